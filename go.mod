@@ -1,0 +1,3 @@
+module apiproxy
+
+go 1.26

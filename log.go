@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// maxLoggedBody is how much of a body LOG_BODIES shows.
+const maxLoggedBody = 8 << 10
+
+// logged makes the exchange of each request, answers panics, and writes one log
+// line when it is over.
+func (s *server) logged(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x, r := newExchange(r)
+		x.id = requestID(r)
+		x.trace = printable(r.Header.Get("Traceparent"))
+		sw := newStatusWriter(w, s.cfg.LogBodies)
+		h := sw.Header()
+		h.Set("X-Request-Id", x.id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		defer s.finish(sw, r, x)
+		next(sw, r)
+	})
+}
+
+// finish ends an exchange, whatever way its handler ended.
+func (s *server) finish(w *statusWriter, r *http.Request, x *exchange) {
+	p := recover()
+	if p != nil && p != http.ErrAbortHandler {
+		s.log.Error("panic", "id", x.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		x.failure = errors.New("panic")
+		if w.status == 0 {
+			writeError(w, x, &apiError{Status: http.StatusInternalServerError, Type: "server_error", Message: "the gateway failed at this request; its log has the reason under the id " + x.id})
+			p = nil
+		}
+	}
+	if x.outcome == outcomeOK && x.clientGone() {
+		x.outcome = outcomeClientClosed
+	}
+	s.logExchange(w, r, x)
+	x.cancel(errAnswerOver)
+	if p != nil {
+		panic(http.ErrAbortHandler) // the connection is closed: the client must not take the answer for whole
+	}
+}
+
+func (s *server) logExchange(w *statusWriter, r *http.Request, x *exchange) {
+	level := slog.LevelInfo
+	switch {
+	case x.outcome == outcomeUpstreamError || x.outcome == outcomeIncomplete:
+		level = slog.LevelWarn
+	case x.route == "/health" || x.route == "/ready":
+		level = slog.LevelDebug
+	}
+	if !s.log.Enabled(context.Background(), level) {
+		return
+	}
+	status := w.status
+	if x.outcome == outcomeClientClosed && status == 0 {
+		status = 499
+	}
+	attrs := make([]slog.Attr, 0, 24)
+	add := func(a slog.Attr) { attrs = append(attrs, a) }
+	add(slog.String("id", x.id))
+	add(slog.String("method", r.Method))
+	add(slog.String("route", x.route))
+	add(slog.Int("status", status))
+	add(slog.String("outcome", string(x.outcome)))
+	add(slog.String("key", x.cred.Label))
+	if x.chat {
+		add(slog.String("dialect", x.dialect.name))
+		add(slog.String("model", printable(x.model)))
+		add(slog.Bool("stream", x.stream))
+		add(slog.String("fidelity", string(x.fidelity)))
+	}
+	if len(x.dropped) > 0 {
+		add(slog.String("dropped", strings.Join(x.dropped, ",")))
+	}
+	if x.session != nil {
+		add(slog.String("session", x.session.key.ID))
+	}
+	if x.upstreamStatus != 0 {
+		add(slog.Int("upstream_status", x.upstreamStatus))
+		add(slog.Float64("first_byte_ms", inMilliseconds(x.firstByte)))
+	}
+	add(slog.Float64("duration_ms", inMilliseconds(time.Since(x.start))))
+	add(slog.Int64("bytes_in", x.bytesIn))
+	add(slog.Int64("bytes_out", w.bytes))
+	if x.usage.Known {
+		add(slog.Int64("prompt_tokens", x.usage.Prompt))
+		add(slog.Int64("completion_tokens", x.usage.Completion))
+	}
+	if x.trace != "" {
+		add(slog.String("traceparent", x.trace))
+	}
+	if x.failure != nil {
+		add(slog.String("error", s.mask.text(x.failure.Error())))
+	}
+	if s.cfg.LogBodies {
+		add(slog.String("request_body", s.mask.text(string(x.requestBody))))
+		add(slog.String("response_body", s.mask.text(string(w.body))))
+	}
+	s.log.LogAttrs(context.Background(), level, "request", attrs...)
+}
+
+func inMilliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// requestID is the client's own id if it is well formed, else a new one.
+func requestID(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	ok := len(id) > 0 && len(id) <= 128
+	for i := 0; ok && i < len(id); i++ {
+		c := id[i]
+		ok = isDigit(c) || 'a' <= c|0x20 && c|0x20 <= 'z' || c == '-' || c == '_' || c == '.' || c == ':'
+	}
+	if ok {
+		return id
+	}
+	return "req_" + randomHex(12)
+}
+
+// printable cuts a client's text to what a log line can hold, and drops what
+// could forge one.
+func printable(s string) string {
+	if len(s) > 128 {
+		s = s[:128]
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// statusWriter notes what was sent, and keeps a client that does not read from
+// holding an answer for ever.
+type statusWriter struct {
+	http.ResponseWriter
+	control  *http.ResponseController
+	status   int // 0 until the headers are sent
+	bytes    int64
+	deadline time.Time // for the client to take what is written
+	capture  bool
+	body     []byte // the beginning of it, with LOG_BODIES
+}
+
+// A write to a client that takes nothing for writeTimeout fails. The deadline is
+// moved only when half of it is over, to spare the timers.
+const writeTimeout = 2 * time.Minute
+
+func newStatusWriter(w http.ResponseWriter, capture bool) *statusWriter {
+	return &statusWriter{ResponseWriter: w, control: http.NewResponseController(w), capture: capture}
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.extend()
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	w.extend()
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	if w.capture && len(w.body) < maxLoggedBody {
+		w.body = append(w.body, p[:min(n, maxLoggedBody-len(w.body))]...)
+	}
+	return n, err
+}
+
+// FlushError sends what is written.
+func (w *statusWriter) FlushError() error { return w.control.Flush() }
+
+func (w *statusWriter) extend() {
+	if now := time.Now(); w.deadline.Sub(now) < writeTimeout/2 {
+		w.deadline = now.Add(writeTimeout)
+		w.control.SetWriteDeadline(w.deadline)
+	}
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"time"
+)
+
+// afterDone is how long the upstream may keep the connection after [DONE]
+// before the client's answer is ended without it.
+const afterDone = 100 * time.Millisecond
+
+// maxHeldLine is how long a line may get before its beginning is handed on
+// without its end.
+const maxHeldLine = 8 << 10
+
+// streamAnswer puts the reader on a chat stream that the client gets as it is.
+func (s *server) streamAnswer(x *exchange, res *http.Response) {
+	setEventStream(res)
+	c := &chatStream{s: s, x: x, src: s.mask.reader(res.Body)}
+	if x.session != nil {
+		c.answer = &assembler{}
+	}
+	res.Body = c
+	if s.cfg.StreamPing.PassThrough > 0 {
+		res.Body = newPinger(res.Body, s.cfg.StreamPing.PassThrough, x.dialect.ping, func() { x.cancel(context.Canceled) })
+	}
+}
+
+// A chatStream hands the upstream's events on byte for byte and reads along:
+// the usage, how the stream ends, and the answer when a session wants it. Its
+// reader pulls, one upstream read for each of its own, so that each event is
+// with the client before the next is asked for.
+//
+// Lines are handed on whole, so that a stream which breaks off can still be
+// given an error that its client understands.
+type chatStream struct {
+	s   *server
+	x   *exchange
+	src io.ReadCloser
+
+	events eventParser
+	answer *assembler // nil without a session
+	line   []byte     // a line that is not whole yet
+	ready  []byte     // to hand on before anything else is read
+
+	finished bool // a finish_reason came
+	done     bool // [DONE] came
+	failed   bool // the upstream sent an error in the stream
+	recorded bool // the turn is in the store, or the client is told that it is not
+	ended    bool
+	inLine   bool // what was handed on ends in the middle of a line
+	timer    *time.Timer
+}
+
+func (c *chatStream) Read(p []byte) (int, error) {
+	for {
+		if len(c.ready) > 0 {
+			n := copy(p, c.ready)
+			c.ready = c.ready[n:]
+			return n, nil
+		}
+		if c.ended {
+			return 0, io.EOF
+		}
+		out, err := c.pull(p)
+		if len(out) > 0 || err != nil {
+			return c.give(p, out), err
+		}
+	}
+}
+
+// give hands out over, which may lie in p already, and keeps what does not fit.
+func (c *chatStream) give(p, out []byte) int {
+	n := copy(p, out)
+	if n < len(out) {
+		c.ready = bytes.Clone(out[n:])
+	}
+	return n
+}
+
+// pull reads once from the upstream and returns what may be handed on.
+func (c *chatStream) pull(p []byte) ([]byte, error) {
+	n, err := c.src.Read(p)
+	c.events.feed(p[:n], c.see)
+	c.done = c.done || c.events.atDone()
+	out := p[:n]
+	if len(c.line) > 0 {
+		out = append(c.line, out...)
+		c.line = nil
+	}
+	if err != nil {
+		return c.end(out, err)
+	}
+	if keep := len(out) - 1 - bytes.LastIndexAny(out, "\r\n"); keep > 0 && keep <= maxHeldLine {
+		c.line = bytes.Clone(out[len(out)-keep:])
+		out = out[:len(out)-keep]
+	}
+	if len(out) > 0 {
+		c.inLine = out[len(out)-1] != '\n' && out[len(out)-1] != '\r'
+	}
+	if c.done {
+		c.waitForEnd()
+		out = c.record(out)
+	}
+	return out, nil
+}
+
+// see reads one event.
+func (c *chatStream) see(e event) {
+	if e.done() {
+		c.done = true
+		return
+	}
+	c.failed = c.failed || string(e.name) == "error"
+	for k, v := range members(e.data) {
+		switch string(k) {
+		case "choices":
+			for choice := range elements(v) {
+				c.finished = c.finished || isString(member(choice, "finish_reason"))
+			}
+		case "error":
+			c.failed = c.failed || !isNull(v)
+		default:
+			c.x.usage.read(k, v)
+		}
+	}
+	if c.answer != nil {
+		c.answer.add(e.data)
+	}
+}
+
+// waitForEnd lets the upstream end the answer by itself after [DONE], which
+// keeps its connection usable, but not for long.
+func (c *chatStream) waitForEnd() {
+	if c.timer == nil {
+		c.timer = time.AfterFunc(afterDone, func() { c.x.cancel(errAnswerOver) })
+	}
+}
+
+// end decides what an upstream that stopped sending has left behind.
+func (c *chatStream) end(out []byte, err error) ([]byte, error) {
+	if err == io.EOF {
+		c.events.end(c.see)
+	}
+	if c.done || err == io.EOF && c.finished {
+		c.ended = true
+		if c.failed {
+			c.breakOff(nil)
+		}
+		return c.record(out), nil
+	}
+	if c.x.clientGone() {
+		return nil, err
+	}
+	c.ended = true
+	if c.failed { // the upstream has told the client itself
+		c.breakOff(nil)
+		return out, nil
+	}
+	e := streamError(c.x, err)
+	c.breakOff(e)
+	c.s.log.Debug("the upstream's stream broke off", "id", c.x.id, "error", err)
+	whole := out[:1+bytes.LastIndexAny(out, "\r\n")]
+	if len(whole) == 0 && c.inLine {
+		whole = []byte("\n\n")
+	} else if len(whole) > 0 && !endsEvent(whole) {
+		whole = append(whole[:len(whole):len(whole)], '\n')
+	}
+	return c.x.dialect.failEvent(whole, e), nil
+}
+
+func (c *chatStream) breakOff(e *apiError) {
+	c.recorded = true // a failed turn is not recorded: the client will send it again
+	c.x.outcome = outcomeUpstreamError
+	if e != nil {
+		c.x.outcome, c.x.failure = outcomeIncomplete, e
+	}
+}
+
+// streamError is what the client of a stream is told when it breaks off.
+func streamError(x *exchange, err error) *apiError {
+	if err == io.EOF {
+		return upstreamFailure(http.StatusBadGateway, "upstream_stream_interrupted", "the upstream's stream ended before the answer did", err)
+	}
+	e := asAPIError(x.ctx, err)
+	if e.Code == "upstream_unreachable" {
+		e.Code, e.Message = "upstream_stream_interrupted", "the upstream's stream broke off in the middle of the answer"
+	}
+	return e
+}
+
+func endsEvent(b []byte) bool {
+	return bytes.HasSuffix(b, []byte("\n\n")) || bytes.HasSuffix(b, []byte("\r\n\r\n")) || bytes.HasSuffix(b, []byte("\r\r"))
+}
+
+// record puts the turn into its session before the client sees out, which holds
+// the end of the answer. If it could not be stored at once, out says so.
+func (c *chatStream) record(out []byte) []byte {
+	if c.answer == nil || c.recorded || len(c.answer.choices) == 0 {
+		return out
+	}
+	c.recorded = true
+	if c.failed || c.events.tooLong {
+		return out
+	}
+	message := recordable(c.answer.choices[0].appendMessage(nil))
+	stored := c.s.sessions.record(c.x.ctx, c.x.session, message, false)
+	if stored == "" {
+		return out
+	}
+	note := []byte(": session store " + string(stored) + "\n\n")
+	at := len(out)
+	if i := bytes.LastIndex(out, []byte("[DONE]")); i >= 0 {
+		at = 1 + bytes.LastIndexAny(out[:i], "\r\n")
+	}
+	return bytes.Join([][]byte{out[:at], note, out[at:]}, nil)
+}
+
+// Close is called when the client has the answer's end, or has left.
+func (c *chatStream) Close() error {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if !c.ended {
+		c.ended = true
+		c.leave()
+	}
+	return c.src.Close()
+}
+
+// leave keeps what a client that left had been given. After a finish reason the
+// turn is whole, even if the client did not wait for the end.
+func (c *chatStream) leave() {
+	if c.x.outcome == outcomeOK && !c.done {
+		c.x.outcome = outcomeClientClosed
+	}
+	if c.answer == nil || c.recorded || len(c.answer.choices) == 0 || c.failed {
+		return
+	}
+	c.recorded = true
+	first := c.answer.choices[0]
+	if !c.finished {
+		first.dropUnfinishedCalls()
+		if !first.hasText() && len(first.calls) == 0 {
+			return
+		}
+	}
+	c.s.sessions.record(c.x.ctx, c.x.session, recordable(first.appendMessage(nil)), !c.finished)
+}

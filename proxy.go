@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An upstream is where requests go. It is the RoundTripper under the proxy, and
+// the one place from which the upstream is called.
+type upstream struct {
+	base      *url.URL
+	key       secret
+	transport *http.Transport
+}
+
+// maxUpstreamHeader bounds the headers of an upstream's answer.
+const maxUpstreamHeader = 256 << 10
+
+func newUpstream(cfg *config) *upstream {
+	return &upstream{base: cfg.BaseURL, key: cfg.APIKey, transport: &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ResponseHeaderTimeout:  cfg.UpstreamTimeout,
+		MaxIdleConnsPerHost:    1024,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: maxUpstreamHeader,
+		DisableCompression:     true, // a compressed stream delays tokens, and hides them from the reader
+		ForceAttemptHTTP2:      true,
+	}}
+}
+
+// url is the upstream's address for an escaped path under its base.
+func (u *upstream) url(path, query string) *url.URL {
+	to := *u.base
+	to.RawPath = strings.TrimSuffix(u.base.EscapedPath(), "/") + path
+	to.Path, _ = url.PathUnescape(to.RawPath)
+	to.RawQuery = query
+	return &to
+}
+
+// RoundTrip sends a request on. It does more than a RoundTripper should, in that
+// it looks at answers: one that says that the context is too long, to a request
+// into which history was put, is tried again with less of it. Nothing has been
+// sent to the client by then.
+func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
+	x := exchangeOf(req)
+	// Without the trace that ReverseProxy hangs into the context, the transport
+	// neither relays 1xx answers nor takes them without end.
+	req = req.WithContext(x.ctx)
+	for tries := 0; ; tries++ {
+		x.attach(req)
+		res, err := u.transport.RoundTrip(req)
+		if err != nil {
+			return nil, err
+		}
+		x.upstreamStatus, x.firstByte = res.StatusCode, time.Since(x.start)
+		if tries == 3 || x.shorter == nil || !contextTooLong(res) || !x.shorter() {
+			x.payload, x.shorter = payload{}, nil
+			return res, nil
+		}
+		res.Body.Close()
+	}
+}
+
+// attach makes the exchange's payload the request's body.
+func (x *exchange) attach(req *http.Request) {
+	if x.payload.pieces == nil {
+		return
+	}
+	p := x.payload
+	req.Body, req.ContentLength = p.reader(), p.size
+	req.GetBody = func() (io.ReadCloser, error) { return x.payload.reader(), nil }
+	// An empty value is not sent, but lets the transport repeat the request once
+	// more when a kept connection turns out to be dead before any answer.
+	req.Header["X-Idempotency-Key"] = []string{}
+}
+
+func (s *server) newProxy() *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite:        func(*httputil.ProxyRequest) {}, // the request is final when it gets here
+		Transport:      s.upstream,
+		ModifyResponse: s.modifyResponse,
+		ErrorHandler:   s.proxyError,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BufferPool:     &bufferPool{},
+		FlushInterval:  -1,
+	}
+}
+
+// serveUpstream sends the exchange's request to a path of the upstream, and its
+// answer to the client.
+func (s *server) serveUpstream(w http.ResponseWriter, r *http.Request, path string) {
+	x := exchangeOf(r)
+	if x.fidelity != "" {
+		w.Header().Set("X-APIProxy-Fidelity", string(x.fidelity))
+	}
+	if x.session != nil {
+		w.Header().Set("X-Session-Id", x.session.key.ID)
+	}
+	out := *r
+	out.URL = s.upstream.url(path, cleanQuery(r.URL.RawQuery))
+	out.Host = out.URL.Host
+	out.Header = s.upstreamHeader(r, x)
+	out.TransferEncoding, out.Trailer = nil, nil
+	if x.chat {
+		out.Body, out.ContentLength = http.NoBody, 0
+	}
+	s.proxy.ServeHTTP(w, &out)
+}
+
+// handleForward sends any other path of the API on as it is, request and answer
+// streamed.
+func (s *server) handleForward(w http.ResponseWriter, r *http.Request) {
+	if err := s.limitBody(w, r); err != nil {
+		writeError(w, exchangeOf(r), err)
+		return
+	}
+	s.serveUpstream(w, r, strings.TrimPrefix(r.URL.EscapedPath(), "/v1"))
+}
+
+// modifyResponse decides what of the upstream's answer the client gets, or which
+// error in its place.
+func (s *server) modifyResponse(res *http.Response) error {
+	x := exchangeOf(res.Request)
+	err := s.takeAnswer(x, res)
+	var e *apiError
+	if errors.As(err, &e) {
+		return answerWithError(x, res, e)
+	}
+	return err
+}
+
+func (s *server) takeAnswer(x *exchange, res *http.Response) error {
+	res.Trailer = nil
+	filterResponse(res.Header, s.mask)
+	if t := x.session; t != nil {
+		t.describe(res.Header)
+	}
+	if err := decompress(res); err != nil {
+		return err
+	}
+	res.Body = s.watchIdle(x, res.Body)
+	switch {
+	case res.StatusCode >= 400:
+		return s.upstreamError(x, res)
+	case res.StatusCode < 200:
+		return upstreamFailure(http.StatusBadGateway, "upstream_malformed", "the upstream switched protocols, which it was not asked to do", nil)
+	case res.StatusCode >= 300:
+		return upstreamFailure(http.StatusBadGateway, "upstream_redirect", "the upstream answered with a redirect, which is not followed; A4F_BASE_URL must be its final address", nil)
+	case x.chat:
+		return s.chatAnswer(x, res)
+	}
+	res.Body = s.mask.reader(res.Body)
+	return nil
+}
+
+// proxyError answers when there is no answer to pass on.
+func (s *server) proxyError(w http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r)
+	if x.clientGone() {
+		x.outcome, x.failure = outcomeClientClosed, err
+		panic(http.ErrAbortHandler) // there is nobody to answer; net/http would make it a 200
+	}
+	writeError(w, x, err)
+}
+
+// watchIdle gives the exchange up when the upstream is silent for too long in
+// the middle of its answer.
+func (s *server) watchIdle(x *exchange, body io.ReadCloser) io.ReadCloser {
+	limit := s.cfg.UpstreamIdleTimeout
+	if limit <= 0 {
+		return body
+	}
+	r := &idleReader{src: body, limit: limit, began: x.start, giveUp: func() { x.cancel(errUpstreamSilent) }}
+	r.timer = time.AfterFunc(limit, r.check)
+	return r
+}
+
+// idleReader times the silence inside a body. Only the time in which somebody
+// waits for the upstream counts, not the time that the client takes. A read
+// costs two stores; the timer looks by itself whether one has taken too long.
+type idleReader struct {
+	src     io.ReadCloser
+	limit   time.Duration
+	began   time.Time
+	waiting atomic.Int64 // when the current Read began, in ns since began; 0 = there is none
+	giveUp  func()
+
+	mu     sync.Mutex
+	timer  *time.Timer
+	closed bool
+}
+
+func (r *idleReader) Read(p []byte) (int, error) {
+	r.waiting.Store(int64(time.Since(r.began)))
+	n, err := r.src.Read(p)
+	r.waiting.Store(0)
+	return n, err
+}
+
+func (r *idleReader) check() {
+	wait := r.limit
+	if since := r.waiting.Load(); since != 0 {
+		if wait -= time.Since(r.began) - time.Duration(since); wait <= 0 {
+			r.giveUp()
+			return
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.timer.Reset(wait)
+	}
+}
+
+func (r *idleReader) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.timer.Stop()
+	r.mu.Unlock()
+	return r.src.Close()
+}
+
+// bufferPool hands ReverseProxy its copy buffers.
+type bufferPool struct{ pool sync.Pool }
+
+func (p *bufferPool) Get() []byte {
+	if b, ok := p.pool.Get().(*[]byte); ok {
+		return *b
+	}
+	return make([]byte, 32<<10)
+}
+
+func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }
+
+// fetchModels asks the upstream for its model list. In mode passthrough the
+// client's own key goes with it.
+func (s *server) fetchModels(ctx context.Context, scope string, key secret) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.upstream.url("/models", "").String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header = http.Header{"Accept": {"application/json"}}
+	s.disguise(req.Header)
+	s.sign(req.Header, key)
+	res, err := s.upstream.transport.RoundTrip(req)
+	if err != nil {
+		return nil, asAPIError(ctx, err)
+	}
+	defer res.Body.Close()
+	if err := decompress(res); err != nil {
+		return nil, err
+	}
+	body, err := readAtMost(res.Body, maxModelsBytes)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode >= 300 {
+		e, _ := s.classify(res, body)
+		return nil, e
+	}
+	s.mask.bytes(body)
+	return body, nil
+}

@@ -1,0 +1,386 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A server is the gateway: its dependencies, and the handlers on them.
+type server struct {
+	cfg      *config
+	log      *slog.Logger
+	store    Store
+	watch    *storeWatch
+	keys     *keyring
+	mask     *mask
+	models   *modelCache
+	sessions *sessions
+	upstream *upstream
+	proxy    *httputil.ReverseProxy
+	mux      *http.ServeMux
+
+	started  time.Time
+	draining atomic.Bool
+	inFlight atomic.Int64
+}
+
+func newServer(cfg *config, store Store, log *slog.Logger) *server {
+	s := &server{
+		cfg: cfg, log: log, store: store,
+		keys: newKeyring(cfg), mask: newMask(cfg), sessions: newSessions(store, log),
+		upstream: newUpstream(cfg), mux: http.NewServeMux(), started: time.Now(),
+	}
+	s.models = newModelCache(store, s.fetchModels, cfg, log)
+	s.proxy = s.newProxy()
+	s.watch = watchStore(store, log)
+	s.routes()
+	return s
+}
+
+// StartDraining refuses new requests from now on; those in flight go on.
+func (s *server) StartDraining() { s.draining.Store(true) }
+
+// Close writes the turns that still wait for the store, for as long as ctx
+// allows, and stops the background work.
+func (s *server) Close(ctx context.Context) error {
+	s.watch.Close()
+	s.models.Close()
+	if lost := s.sessions.Close(ctx); lost > 0 {
+		s.log.Error("turns are lost: the store did not come back in time", "turns", lost)
+	}
+	s.upstream.transport.CloseIdleConnections()
+	return nil
+}
+
+// A route is one line of the table that follows.
+type route struct {
+	method, path string
+	handle       http.HandlerFunc
+}
+
+// routes fills the mux. A documented path with another method is 405, named by
+// the methods that it has.
+func (s *server) routes() {
+	table := []route{
+		{"GET", "/{$}", s.handlePage},
+		{"GET", "/health", s.handleHealth},
+		{"GET", "/ready", s.handleReady},
+		{"POST", "/v1/chat/completions", s.authed(s.handleChat)},
+		{"GET", "/v1/models", s.authed(s.handleModels)},
+		{"GET", "/v1/models/{id...}", s.authed(s.handleModel)},
+		{"DELETE", "/v1/models/{id...}", s.authed(s.handleForward)},
+		{"GET", "/context/{session_id}", s.authed(s.handleContext)},
+		{"DELETE", "/context/{session_id}", s.authed(s.handleDeleteContext)},
+	}
+	allowed := map[string][]string{}
+	for _, rt := range table {
+		s.mux.HandleFunc(rt.method+" "+rt.path, rt.handle)
+		allowed[rt.path] = append(allowed[rt.path], rt.method)
+		if rt.method == "GET" {
+			allowed[rt.path] = append(allowed[rt.path], "HEAD")
+		}
+	}
+	for path, methods := range allowed {
+		slices.Sort(methods)
+		s.mux.HandleFunc(path, s.authed(refuseMethod(strings.Join(methods, ", "))))
+	}
+	s.mux.HandleFunc("/v1/{path...}", s.authed(s.handleForward))
+	s.mux.HandleFunc("/", s.authed(handleUnknown))
+}
+
+// Handler is the gateway as the outside sees it.
+func (s *server) Handler() http.Handler { return s.logged(s.admitted(s.dispatch)) }
+
+// dispatch serves a request whose path has been made canonical.
+func (s *server) dispatch(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		x := exchangeOf(r)
+		x.route = r.Pattern
+		if _, path, ok := strings.Cut(r.Pattern, " "); ok {
+			x.route = path
+		}
+	}()
+	s.mux.ServeHTTP(w, r)
+}
+
+// admitted decides, before anything else is looked at, whether a request is
+// taken: its path, the load, and whether the gateway is going down.
+func (s *server) admitted(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		x := exchangeOf(r)
+		if s.answerCORS(w, r) {
+			return
+		}
+		path, err := canonicalPath(r.URL.EscapedPath())
+		if err != nil {
+			writeError(w, x, err)
+			return
+		}
+		r = withPath(r, path)
+		if path == "/health" || path == "/ready" {
+			next(w, r)
+			return
+		}
+		if err := s.takes(r); err != nil {
+			w.Header().Set("Connection", "close")
+			writeError(w, x, err)
+			return
+		}
+		if n := s.inFlight.Add(1); s.cfg.MaxConcurrent > 0 && n > int64(s.cfg.MaxConcurrent) {
+			s.inFlight.Add(-1)
+			writeError(w, x, &apiError{
+				Status: http.StatusServiceUnavailable, Type: "server_error", Code: "server_is_overloaded", RetryAfter: time.Second,
+				Message: "the gateway has as many requests in flight as it may; send the request again in a moment",
+			})
+			return
+		}
+		defer s.inFlight.Add(-1)
+		next(w, r)
+	}
+}
+
+// takes refuses what the gateway never serves.
+func (s *server) takes(r *http.Request) *apiError {
+	switch {
+	case s.draining.Load():
+		return drainingError()
+	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
+		return &apiError{Status: http.StatusMethodNotAllowed, Type: "invalid_request_error", Code: "method_not_allowed", NoRetry: true, Message: "this gateway does not serve the method " + r.Method}
+	case strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
+		status := http.StatusBadRequest
+		if r.URL.Path == "/v1/responses" {
+			status = http.StatusUpgradeRequired // agents fall back to plain HTTP at once on this one (dialects D-8)
+		}
+		return &apiError{Status: status, Type: "invalid_request_error", Code: "upgrade_not_supported", NoRetry: true, Message: "this gateway does not serve WebSocket; send the request over plain HTTP"}
+	}
+	return nil
+}
+
+// answerCORS sets the headers that browsers ask for, if CORS_ORIGINS allows the
+// origin, and answers a preflight, which carries no key.
+func (s *server) answerCORS(w http.ResponseWriter, r *http.Request) (answered bool) {
+	origin := r.Header.Get("Origin")
+	if origin == "" || len(s.cfg.CORSOrigins) == 0 {
+		return false
+	}
+	h := w.Header()
+	h.Add("Vary", "Origin")
+	if !slices.Contains(s.cfg.CORSOrigins, "*") && !slices.Contains(s.cfg.CORSOrigins, origin) {
+		return false
+	}
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Expose-Headers", "*")
+	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+		return false
+	}
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS")
+	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
+		h.Set("Access-Control-Allow-Headers", asked)
+	}
+	h.Set("Access-Control-Max-Age", "600")
+	w.WriteHeader(http.StatusNoContent)
+	return true
+}
+
+// vendorPrefixes may stand before any path: clients differ in what they append
+// to a base address.
+var vendorPrefixes = [...]string{"/openai", "/anthropic", "/gemini"}
+
+// apiRoots are the first steps of OpenAI paths that are served without their
+// /v1 too.
+var apiRoots = []string{
+	"assistants", "audio", "batches", "chat", "completions", "containers", "conversations", "edits", "embeddings",
+	"engines", "evals", "files", "fine_tuning", "images", "messages", "models", "moderations", "rerank", "responses",
+	"score", "threads", "uploads", "vector_stores", "videos",
+}
+
+// canonicalPath is the one path that an escaped request path stands for: its
+// vendor prefix taken off, its /v1 put on. A path that two readers could take
+// for two different ones is refused.
+func canonicalPath(escaped string) (string, *apiError) {
+	bad := badRequest("", "the path is not in canonical form: no empty steps, no \".\" or \"..\", no control characters, encoded or not")
+	bad.Code = "invalid_path"
+	if !strings.HasPrefix(escaped, "/") {
+		return "", bad
+	}
+	path := escaped
+	if len(path) > 1 {
+		path = strings.TrimSuffix(path, "/")
+	}
+	for _, prefix := range vendorPrefixes {
+		if rest, ok := strings.CutPrefix(path, prefix); ok && (rest == "" || rest[0] == '/') {
+			path = rest
+			break
+		}
+	}
+	if path == "" || path == "/" {
+		return "/", nil
+	}
+	opaque := strings.HasPrefix(path, "/context/") // its last step is a name of the client's, and goes nowhere
+	for step := range strings.SplitSeq(path[1:], "/") {
+		name, err := url.PathUnescape(step)
+		if err != nil || !safeSegment(name) || !opaque && !safeSteps(name) {
+			return "", bad
+		}
+	}
+	for strings.HasPrefix(path, "/v1/v1/") {
+		path = path[len("/v1"):]
+	}
+	first, _, _ := strings.Cut(path[1:], "/")
+	if slices.Contains(apiRoots, first) {
+		path = "/v1" + path
+	}
+	return path, nil
+}
+
+// safeSegment says whether a decoded step of a path means only itself.
+func safeSegment(step string) bool {
+	if step == "" || step == "." || step == ".." || strings.HasPrefix(step, "..;") || strings.HasPrefix(step, ".;") {
+		return false
+	}
+	return strings.IndexFunc(step, func(r rune) bool { return r < ' ' || r == 0x7f }) < 0
+}
+
+// safeSteps says whether a step still means only itself to a reader that takes
+// encoded slashes for real ones, or decodes twice.
+func safeSteps(step string) bool {
+	for part := range strings.SplitSeq(strings.ReplaceAll(step, `\`, "/"), "/") {
+		if !safeSegment(part) {
+			return false
+		}
+	}
+	if twice, err := url.PathUnescape(step); err == nil && twice != step {
+		return safeSteps(twice)
+	}
+	return true
+}
+
+// withPath is the request with another path, given in escaped form.
+func withPath(r *http.Request, escaped string) *http.Request {
+	if escaped == r.URL.EscapedPath() {
+		return r
+	}
+	u := *r.URL
+	u.Path, _ = url.PathUnescape(escaped)
+	u.RawPath = escaped
+	r2 := *r
+	r2.URL = &u
+	return &r2
+}
+
+func refuseMethod(allow string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", allow)
+		writeError(w, exchangeOf(r), &apiError{
+			Status: http.StatusMethodNotAllowed, Type: "invalid_request_error", Code: "method_not_allowed", NoRetry: true,
+			Message: r.Method + " is not allowed here; this path takes " + allow,
+		})
+	}
+}
+
+func handleUnknown(w http.ResponseWriter, r *http.Request) {
+	writeError(w, exchangeOf(r), &apiError{
+		Status: http.StatusNotFound, Type: "invalid_request_error", Code: "unknown_url", NoRetry: true,
+		Message: "unknown path: " + r.Method + " " + printable(r.URL.Path) + "; the API is under /v1, for example POST /v1/chat/completions and GET /v1/models",
+	})
+}
+
+// health is the body of GET /health.
+type health struct {
+	Status  string `json:"status"` // "ok", or "degraded" while the store can't be reached
+	Version string `json:"version"`
+	Uptime  int64  `json:"uptime_s"`
+	Store   string `json:"store"`
+}
+
+func (s *server) handleHealth(w http.ResponseWriter, r *http.Request) {
+	status := "ok"
+	if !s.watch.up() {
+		status = "degraded"
+	}
+	writeJSON(w, http.StatusOK, health{status, version(), int64(time.Since(s.started).Seconds()), s.store.Name()})
+}
+
+func (s *server) handleReady(w http.ResponseWriter, r *http.Request) {
+	status, code := "ready", http.StatusOK
+	switch {
+	case s.draining.Load():
+		status, code = "draining", http.StatusServiceUnavailable
+	case !s.watch.wasUp():
+		status, code = "waiting for the store", http.StatusServiceUnavailable
+	}
+	writeJSON(w, code, struct {
+		Status string `json:"status"`
+	}{status})
+}
+
+//go:embed page.html
+var page []byte
+
+// handlePage serves the page at /, which says what this is and how to use it.
+func (s *server) handlePage(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	w.Write(page)
+}
+
+// A storeWatch knows whether the store can be reached, without making anybody
+// wait for it.
+type storeWatch struct {
+	now  atomic.Bool
+	once atomic.Bool
+	stop context.CancelFunc
+}
+
+const watchInterval = 2 * time.Second
+
+// watchStore looks once before it returns, and from then on in the background.
+func watchStore(store Store, log *slog.Logger) *storeWatch {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &storeWatch{stop: cancel}
+	w.now.Store(true)
+	w.look(ctx, store, log)
+	go func() {
+		tick := time.NewTicker(watchInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				w.look(ctx, store, log)
+			}
+		}
+	}()
+	return w
+}
+
+func (w *storeWatch) look(ctx context.Context, store Store, log *slog.Logger) {
+	err := store.Ping(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil {
+		w.once.Store(true)
+	}
+	switch was := w.now.Swap(err == nil); {
+	case was && err != nil:
+		log.Warn("the store can't be reached; requests without a session go on", "store", store.Name(), "error", err)
+	case !was && err == nil:
+		log.Info("the store can be reached again", "store", store.Name())
+	}
+}
+
+func (w *storeWatch) up() bool    { return w.now.Load() }
+func (w *storeWatch) wasUp() bool { return w.once.Load() }
+func (w *storeWatch) Close()      { w.stop() }
