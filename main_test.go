@@ -73,8 +73,8 @@ func (o *output) waitFor(t *testing.T, pattern string) string {
 	return ""
 }
 
-// A gateway is run in this process.
-type gateway struct {
+// An inProcess gateway is a whole run in this process.
+type inProcess struct {
 	stdout, stderr output
 	stop           context.CancelFunc
 	code           chan int
@@ -82,11 +82,11 @@ type gateway struct {
 
 // startGateway runs the program in an empty directory, with the given
 // environment alone.
-func startGateway(t *testing.T, environ []string, args ...string) *gateway {
+func startGateway(t *testing.T, environ []string, args ...string) *inProcess {
 	t.Helper()
 	t.Chdir(t.TempDir())
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &gateway{stop: cancel, code: make(chan int, 1)}
+	g := &inProcess{stop: cancel, code: make(chan int, 1)}
 	go func() { g.code <- run(ctx, args, environ, &g.stdout, &g.stderr) }()
 	t.Cleanup(func() {
 		cancel()
@@ -96,7 +96,7 @@ func startGateway(t *testing.T, environ []string, args ...string) *gateway {
 }
 
 // exit returns the exit code once the program has ended.
-func (g *gateway) exit(t *testing.T) int {
+func (g *inProcess) exit(t *testing.T) int {
 	t.Helper()
 	select {
 	case code := <-g.code:
@@ -109,7 +109,7 @@ func (g *gateway) exit(t *testing.T) int {
 }
 
 // addr waits until the gateway listens.
-func (g *gateway) addr(t *testing.T) string {
+func (g *inProcess) addr(t *testing.T) string {
 	t.Helper()
 	return g.stderr.waitFor(t, `"msg":"listening","addr":"([^"]+)"`)
 }
@@ -187,7 +187,7 @@ func TestDemo(t *testing.T) {
 }
 
 // demoCommands returns the commands that the demo prints.
-func demoCommands(t *testing.T, g *gateway) []string {
+func demoCommands(t *testing.T, g *inProcess) []string {
 	t.Helper()
 	g.addr(t)
 	var commands []string
