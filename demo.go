@@ -650,15 +650,15 @@ func (c *demoChoice) end(q *demoChatRequest) {
 	c.Tokens = c.Tokens[:min(limit-len(c.Reasoning), len(c.Tokens))]
 }
 
-// demoCutTokens keeps the first bytes of the tokens.
-func demoCutTokens(tokens []string, bytes int) []string {
+// demoCutTokens keeps the first size bytes of the tokens.
+func demoCutTokens(tokens []string, size int) []string {
 	for i, t := range tokens {
-		if len(t) < bytes {
-			bytes -= len(t)
+		if len(t) < size {
+			size -= len(t)
 			continue
 		}
-		tokens[i] = t[:bytes]
-		if bytes == 0 {
+		tokens[i] = t[:size]
+		if size == 0 {
 			return tokens[:i]
 		}
 		return tokens[:i+1]

@@ -42,7 +42,6 @@ const behaviours = {
   'html-404': (x) => send(x, 404, 'text/html', '<html><title>Not Found</title></html>'),
   'html-200': (x) => send(x, 200, 'text/html', '<html><title>Welcome</title></html>'),
   'error-200': (x) => json(x, 200, error('slow down', 'rate_limit_error', 'rate_limit_exceeded')),
-  'no-choices': (x) => json(x, 200, { ...completion(x), choices: [] }),
   redirect: (x) => send(x, 302, 'text/plain', 'over there', { location: `http://${x.req.headers.host}/v1/models` }),
   'hang-up': (x) => x.res.destroy(),
   'cut-json': (x) => cutJSON(x),
