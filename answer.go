@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 )
 
 // maxAnswerBytes bounds an answer that is read whole.
@@ -24,25 +26,19 @@ const (
 // one is gathered or split.
 func (s *server) chatAnswer(x *exchange, res *http.Response) error {
 	form, err := sniff(res)
-	if err != nil {
-		return answerError(x, err)
-	}
 	switch {
+	case err != nil:
+		return answerError(x, err)
+	case form == formOther:
+		return malformed("it is neither JSON nor an event stream", nil)
 	case form == formEvents && x.stream:
 		s.streamAnswer(x, res)
 		return nil
-	case form == formOther:
-		return malformed("it is neither JSON nor an event stream", nil)
 	}
-	body, err := readAtMost(res.Body, maxAnswerBytes)
+	body, err := wholeAnswer(x, res, form)
 	res.Body.Close()
 	if err != nil {
 		return answerError(x, err)
-	}
-	if form == formEvents {
-		if body, err = gather(body); err != nil {
-			return err
-		}
 	}
 	s.mask.bytes(body)
 	if err := s.observeAnswer(x, body); err != nil {
@@ -52,18 +48,43 @@ func (s *server) chatAnswer(x *exchange, res *http.Response) error {
 		res.Header.Set("X-Session-Store", string(stored))
 	}
 	if x.stream {
+		setBody(res, splitCompletion(body, x.wantsUsage))
 		setEventStream(res)
-		body = splitCompletion(body, x.wantsUsage)
-	} else if form == formEvents {
+		return nil
+	}
+	if form == formEvents {
 		res.Header.Set("Content-Type", "application/json")
 	}
 	setBody(res, body)
 	return nil
 }
 
+// wholeAnswer reads an answer to its end and returns it as one completion.
+func wholeAnswer(x *exchange, res *http.Response, form answerForm) ([]byte, error) {
+	if form == formEvents {
+		return gather(res.Body, func() { x.cancel(errAnswerOver) })
+	}
+	body, err := readAtMost(res.Body, maxAnswerBytes)
+	if err != nil {
+		return nil, err
+	}
+	body = bytes.TrimPrefix(body, []byte("\ufeff"))
+	if isLines(body) {
+		return gather(bytes.NewReader(body), func() {})
+	}
+	return body, nil
+}
+
+// isLines says whether a body is not one JSON value but a stream of chunks, each
+// on a line of its own (dialects E-59).
+func isLines(body []byte) bool {
+	first, _, more := bytes.Cut(bytes.TrimSpace(body), []byte("\n"))
+	return more && isArray(member(first, "choices")) && checkJSON(first) == nil
+}
+
 // answerError says why an answer did not come whole.
 func answerError(x *exchange, err error) error {
-	if x.clientGone() || errors.Is(err, errTooLong) {
+	if x.clientGone() {
 		return err
 	}
 	e := asAPIError(x.ctx, err)
@@ -84,50 +105,66 @@ func sniff(res *http.Response) (answerForm, error) {
 	if isEventStream(res.Header) {
 		return formEvents, nil
 	}
-	body := &peekedBody{src: res.Body}
+	body := &sniffedBody{src: res.Body}
 	res.Body = body
-	first, err := body.firstByte()
-	if err == io.EOF {
-		return formOther, nil
-	}
-	if err != nil {
-		return formOther, err
-	}
-	switch {
-	case first == '{' || first == '[':
-		return formJSON, nil
-	case first == 'd' || first == ':' || first == 'e' || first == 'i' || first == 'r':
-		return formEvents, nil
-	}
-	return formOther, nil
+	return body.form()
 }
 
-// peekedBody is a body whose beginning was looked at.
-type peekedBody struct {
+// maxSniffed is how much blank space may come before an answer; some upstreams
+// send it to keep a connection alive while a request waits for its turn.
+const maxSniffed = 64 << 10
+
+// sniffedBody is a body whose beginning was looked at.
+type sniffedBody struct {
 	src  io.ReadCloser
-	head []byte
+	head []byte // read from src, but not by the reader of the body yet
 }
 
-// firstByte is the first byte that is neither space nor a byte order mark.
-func (b *peekedBody) firstByte() (byte, error) {
-	buf := make([]byte, 512)
+// form reads until the form of the body is plain.
+func (b *sniffedBody) form() (answerForm, error) {
 	for {
-		n, err := b.src.Read(buf[len(b.head):])
-		b.head = buf[:len(b.head)+n]
-		trimmed := bytes.TrimLeft(bytes.TrimPrefix(b.head, []byte("\ufeff")), " \t\r\n")
-		if len(trimmed) > 0 && trimmed[0] != 0xef {
-			return trimmed[0], nil
+		b.head = slices.Grow(b.head, 512)
+		n, err := b.src.Read(b.head[len(b.head):cap(b.head)])
+		b.head = b.head[:len(b.head)+n]
+		if form, sure := formOf(b.head); sure || len(b.head) > maxSniffed {
+			return form, nil
 		}
-		if err != nil {
-			return 0, err
-		}
-		if len(b.head) == len(buf) {
-			return ' ', nil
+		switch {
+		case err == io.EOF:
+			return formOther, nil
+		case err != nil:
+			return formOther, err
 		}
 	}
 }
 
-func (b *peekedBody) Read(p []byte) (int, error) {
+// formOf is the form of an answer that begins with head; it is not sure while
+// head is too short to tell.
+func formOf(head []byte) (form answerForm, sure bool) {
+	if isPrefix(head, "\ufeff") {
+		return formOther, false
+	}
+	head = bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\ufeff")), " \t\r\n")
+	if len(head) == 0 {
+		return formOther, false
+	}
+	if head[0] == '{' || head[0] == '[' {
+		return formJSON, true
+	}
+	for _, start := range []string{":", "data:", "event:", "id:", "retry:"} {
+		if bytes.HasPrefix(head, []byte(start)) {
+			return formEvents, true
+		}
+		if isPrefix(head, start) {
+			return formOther, false
+		}
+	}
+	return formOther, true
+}
+
+func isPrefix(b []byte, of string) bool { return strings.HasPrefix(of, string(b)) }
+
+func (b *sniffedBody) Read(p []byte) (int, error) {
 	if len(b.head) > 0 {
 		n := copy(p, b.head)
 		b.head = b.head[n:]
@@ -136,46 +173,91 @@ func (b *peekedBody) Read(p []byte) (int, error) {
 	return b.src.Read(p)
 }
 
-func (b *peekedBody) Close() error { return b.src.Close() }
-
-var errTooLong = errors.New("the upstream's answer is too long")
+func (b *sniffedBody) Close() error { return b.src.Close() }
 
 // readAtMost reads a body whole, up to limit bytes.
 func readAtMost(r io.Reader, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(body)) > limit {
-		return nil, upstreamFailure(http.StatusBadGateway, "upstream_too_long", "the upstream's answer is longer than the "+strconv.FormatInt(limit, 10)+" bytes that this gateway reads whole; ask for a stream", errTooLong)
+		return nil, answerTooLong(limit)
 	}
 	return body, err
 }
 
-// gather turns a whole event stream into the completion that it amounts to.
-func gather(stream []byte) ([]byte, error) {
-	var a assembler
+func answerTooLong(limit int64) *apiError {
+	return upstreamFailure(http.StatusBadGateway, "upstream_too_long", "the upstream's answer is longer than the "+strconv.FormatInt(limit, 10)+" bytes that this gateway reads whole; ask for a stream", nil)
+}
+
+// gather reads an event stream up to its end marker and returns the completion
+// that it amounts to. giveUp ends a read that is under way.
+func gather(stream io.Reader, giveUp func()) ([]byte, error) {
+	var g gathering
 	var p eventParser
-	var failed []byte
-	done := false
-	each := func(e event) {
+	buf := make([]byte, 32<<10)
+	for size := 0; ; {
+		n, err := stream.Read(buf)
+		p.feed(buf[:n], g.add)
+		size += n
 		switch {
-		case e.done():
-			done = true
-		case string(e.name) == "error" || !isNull(member(e.data, "error")):
-			failed = bytes.Clone(e.data)
-		default:
-			a.add(e.data)
+		case g.done || g.failed != nil || p.atDone():
+			// A moment for the upstream to end by itself, which keeps its
+			// connection usable.
+			defer time.AfterFunc(afterDone, giveUp).Stop()
+			io.CopyN(io.Discard, stream, maxAfterDone)
+			g.done = true
+			return g.result()
+		case p.tooLong || size > maxAnswerBytes:
+			return nil, answerTooLong(maxAnswerBytes)
+		case err == io.EOF:
+			p.end(g.add)
+			return g.result()
+		case err != nil:
+			return nil, err
 		}
 	}
-	p.feed(stream, each)
-	p.end(each)
+}
+
+// maxAfterDone is how much is read after the end marker, to no other use than
+// to keep the connection.
+const maxAfterDone = 64 << 10
+
+// A gathering is what came of a stream so far.
+type gathering struct {
+	chunks assembler
+	failed []byte // the upstream's error
+	done   bool
+	broken int // events without sense in a row
+}
+
+func (g *gathering) add(e event) {
 	switch {
-	case failed != nil:
-		return failed, nil
-	case !done && !a.finished():
-		return nil, upstreamFailure(http.StatusBadGateway, "upstream_stream_interrupted", "the upstream's answer broke off before its end", nil)
-	case len(a.choices) == 0:
-		return nil, malformed("its stream holds no choices", nil)
+	case g.done || g.failed != nil:
+	case e.done():
+		g.done = true
+	case string(e.name) == "error" || !isNull(member(e.data, "error")):
+		g.failed = bytes.Clone(e.data)
+	case g.chunks.add(e.data):
+		g.broken = 0
+	default:
+		g.broken++
 	}
-	return a.completion(), nil
+}
+
+// result is the completion. One event that makes no sense is passed over if the
+// stream goes on well after it (dialects F-14).
+func (g *gathering) result() ([]byte, error) {
+	switch {
+	case g.failed != nil:
+		return g.failed, nil
+	case g.broken > 0:
+		return nil, malformed("its stream holds events that are not JSON", nil)
+	case !g.done && !g.chunks.finished():
+		return nil, upstreamFailure(http.StatusBadGateway, "upstream_stream_interrupted", "the upstream's answer broke off before its end", nil)
+	}
+	for _, c := range g.chunks.choices {
+		c.calls.nameAll()
+	}
+	return g.chunks.completion(), nil
 }
 
 // observeAnswer checks a whole answer and reads what the log wants of it.
@@ -183,16 +265,30 @@ func (s *server) observeAnswer(x *exchange, body []byte) error {
 	if err := checkJSON(body); err != nil {
 		return malformed("it is not valid JSON", err)
 	}
-	chat := false
+	var choices []byte
+	failed := false
 	for k, v := range members(body) {
-		chat = chat || string(k) == "choices" && isArray(v)
-		x.usage.read(k, v)
+		switch string(k) {
+		case "choices":
+			choices = v
+		case "error":
+			failed = !isNull(v)
+		default:
+			x.usage.read(k, v)
+		}
 	}
-	if chat {
+	answered := isArray(choices) && len(bytes.TrimSpace(choices[1:len(choices)-1])) > 0
+	if answered && !failed {
 		return nil
 	}
-	if e, ok := parseUpstreamError(body); ok {
+	e, ok := parseUpstreamError(body)
+	switch {
+	case ok:
 		return e.inside200(s.mask)
+	case answered:
+		return nil
+	case isArray(choices):
+		return malformed("it holds no choices", nil)
 	}
 	return malformed("it holds neither choices nor an error", nil)
 }
@@ -216,14 +312,12 @@ func setBody(res *http.Response, body []byte) {
 	res.ContentLength = int64(len(body))
 	res.Header.Set("Content-Length", strconv.Itoa(len(body)))
 	res.TransferEncoding = nil
-	if isEventStream(res.Header) {
-		res.ContentLength = -1
-		res.Header.Del("Content-Length")
-	}
 }
 
 func isEventStream(h http.Header) bool {
-	return bytes.HasPrefix([]byte(h.Get("Content-Type")), []byte("text/event-stream"))
+	const want = "text/event-stream"
+	got := h.Get("Content-Type")
+	return len(got) >= len(want) && strings.EqualFold(got[:len(want)], want)
 }
 
 // setEventStream gives an answer the headers that keep what lies between from

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -92,19 +93,18 @@ func keysOf(r *http.Request) []string {
 			}
 			key = strings.TrimLeft(token, " ")
 		}
-		if key != "" {
-			sent = append(sent, key)
-		}
+		sent = append(sent, key)
 	}
 	if takesQueryKey(r) {
-		if keys := r.URL.Query()["key"]; len(keys) == 1 && keys[0] != "" {
+		if keys := r.URL.Query()["key"]; len(keys) == 1 {
 			sent = append(sent, keys[0])
 		}
 	}
-	return sent
+	// No key is anything else; a line break in a query's would be one in a header.
+	return slices.DeleteFunc(sent, func(key string) bool { return key == "" || !visibleASCII(key) })
 }
 
-// takesQueryKey says whether the path is one of Gemini's, whose clients may put
+// takesQueryKey says whether a request is one of Gemini's, whose clients may put
 // the key into the query.
 func takesQueryKey(r *http.Request) bool {
 	if r.URL.RawQuery == "" {
@@ -114,7 +114,8 @@ func takesQueryKey(r *http.Request) bool {
 	if strings.HasPrefix(p, "/v1beta/") || strings.HasPrefix(p, "/v1alpha/") {
 		return true
 	}
-	return r.Method == http.MethodPost && strings.Contains(p[strings.LastIndexByte(p, '/')+1:], ":")
+	call := strings.HasPrefix(p, "/v1/models/") && strings.Contains(p[strings.LastIndexByte(p, '/'):], ":")
+	return call && r.Method == http.MethodPost
 }
 
 // authed lets a request through to next if it carries a key that opens.

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -24,37 +26,37 @@ const (
 // size, its pace, and its encoding, which is taken off.
 func (s *server) limitBody(w http.ResponseWriter, r *http.Request) error {
 	limit := s.cfg.MaxBodyBytes
-	encoding := strings.ToLower(strings.TrimSpace(strings.Join(r.Header["Content-Encoding"], ",")))
 	if limit > 0 && r.ContentLength > limit {
 		return bodyTooLarge(limit)
 	}
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	x := exchangeOf(r)
-	body := io.ReadCloser(&pacedBody{src: r.Body, control: http.NewResponseController(w), x: x, start: time.Now()})
-	if encoding != "" && encoding != "identity" {
-		unpacked, err := unpack(body, encoding)
+	paced := &pacedBody{src: r.Body, control: http.NewResponseController(w), start: time.Now()}
+	body := &clientBody{Reader: paced, paced: paced, x: exchangeOf(r), capture: s.cfg.LogBodies}
+	encoding := strings.ToLower(strings.TrimSpace(strings.Join(r.Header["Content-Encoding"], ",")))
+	switch {
+	case encoding != "" && encoding != "identity":
+		unpacked, err := unpack(paced, encoding)
 		if err != nil {
 			return unpackError(w, err, encoding)
 		}
-		body = readCloser{unpacked, body}
-		r.ContentLength = -1
-	}
-	if limit > 0 {
-		body = http.MaxBytesReader(w, body, limit)
-	}
-	if s.cfg.LogBodies {
-		body = readCloser{io.TeeReader(body, (*headCapture)(&x.requestBody)), body}
-	}
-	if r.ContentLength > 0 {
+		body.Reader, r.ContentLength = unpacked, -1
+	case r.ContentLength > 0:
 		// The transport must not read past the end: if the answer has begun by
 		// then, the server has closed the body, and the connection is lost.
-		body = readCloser{io.LimitReader(body, r.ContentLength), body}
+		body.Reader = io.LimitReader(paced, r.ContentLength)
+	}
+	if limit > 0 {
+		body.Reader = http.MaxBytesReader(w, readCloser{body.Reader, paced}, limit)
 	}
 	r.Body = body
 	return nil
 }
+
+// maxBodyGuess is how much memory a declared length is believed to need before
+// anything has come.
+const maxBodyGuess = 1 << 20
 
 // readBody reads a request's body whole, within the limits.
 func (s *server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -66,7 +68,7 @@ func (s *server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	}
 	var b bytes.Buffer
 	if n := r.ContentLength; n > 0 {
-		b.Grow(int(n) + bytes.MinRead) // ReadFrom wants that much to spare, or it grows the buffer once more
+		b.Grow(int(min(n, maxBodyGuess)) + bytes.MinRead) // ReadFrom wants that much to spare, or it grows the buffer once more
 	}
 	_, err := b.ReadFrom(r.Body)
 	if err != nil {
@@ -95,71 +97,86 @@ func bodyError(err error) *apiError {
 
 func isCorrupt(err error) bool {
 	var c flate.CorruptInputError
-	return errors.As(err, &c) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) ||
-		errors.Is(err, zlib.ErrHeader) || errors.Is(err, zlib.ErrChecksum) || errors.Is(err, zlib.ErrDictionary) || errors.Is(err, errCutOff)
+	if errors.As(err, &c) {
+		return true
+	}
+	return slices.ContainsFunc([]error{
+		gzip.ErrHeader, gzip.ErrChecksum, zlib.ErrHeader, zlib.ErrChecksum, zlib.ErrDictionary, errCutOff, errTrailing,
+	}, func(kind error) bool { return errors.Is(err, kind) })
 }
 
 var (
 	errEncoding = errors.New("unknown content encoding")
 	errCutOff   = errors.New("the compressed data is cut off")
+	errTrailing = errors.New("the compressed data is followed by more")
 )
 
 // unpack takes a content encoding off a body: gzip, or deflate with and without
 // its zlib wrapper, since clients disagree about that one.
 func unpack(body io.Reader, encoding string) (io.Reader, error) {
+	packed := bufio.NewReader(body)
+	var unpacked io.Reader
+	var err error
 	switch encoding {
 	case "gzip", "x-gzip":
-		r, err := gzip.NewReader(body)
-		return cutOffReader{r}, notEOF(err)
+		unpacked, err = gzip.NewReader(packed)
 	case "deflate":
-		b := bufio.NewReader(body)
-		head, _ := b.Peek(2)
+		head, _ := packed.Peek(2)
 		if len(head) == 2 && head[0]&0x0f == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
-			r, err := zlib.NewReader(b)
-			return cutOffReader{r}, notEOF(err)
+			unpacked, err = zlib.NewReader(packed)
+		} else {
+			unpacked = flate.NewReader(packed)
 		}
-		return cutOffReader{flate.NewReader(b)}, nil
+	default:
+		err = errEncoding
 	}
-	return nil, errEncoding
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = errCutOff
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &unpacker{unpacked, packed}, nil
 }
 
-// cutOffReader tells an end in the middle of compressed data from the client
-// leaving.
-type cutOffReader struct{ io.Reader }
+// An unpacker reads unpacked data, and takes nothing but whole packed data for
+// its end.
+type unpacker struct {
+	unpacked io.Reader
+	packed   *bufio.Reader
+}
 
-func (r cutOffReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	if err == io.ErrUnexpectedEOF {
+func (u *unpacker) Read(p []byte) (int, error) {
+	n, err := u.unpacked.Read(p)
+	switch err {
+	case io.ErrUnexpectedEOF:
 		err = errCutOff
+	case io.EOF:
+		// Reading on to the body's own end also tells the server that the client
+		// has sent everything; only then does it notice the client leaving.
+		if _, err = u.packed.ReadByte(); err == nil {
+			err = errTrailing
+		}
 	}
 	return n, err
 }
 
-func notEOF(err error) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return errCutOff
-	}
-	return err
-}
-
 func unpackError(w http.ResponseWriter, err error, encoding string) error {
-	if errors.Is(err, errEncoding) {
-		w.Header().Set("Accept-Encoding", "gzip, deflate")
-		return &apiError{
-			Status: http.StatusUnsupportedMediaType, Type: "invalid_request_error", Code: "unsupported_encoding", Param: "Content-Encoding", NoRetry: true,
-			Message: "the Content-Encoding " + printable(encoding) + " is not supported; send gzip, deflate, or none",
-		}
+	if !errors.Is(err, errEncoding) {
+		return bodyError(err)
 	}
-	e := badRequest("", "the request body can't be decompressed: "+err.Error())
-	e.Code = "invalid_encoding"
-	return e
+	w.Header().Set("Accept-Encoding", "gzip, deflate")
+	return &apiError{
+		Status: http.StatusUnsupportedMediaType, Type: "invalid_request_error", Code: "unsupported_encoding", Param: "Content-Encoding", NoRetry: true,
+		Message: "the Content-Encoding " + printable(encoding) + " is not supported; send gzip, deflate, or none",
+	}
 }
 
 // decompress takes the encoding off an upstream's answer, which compresses
 // though nobody asked for it.
 func decompress(res *http.Response) error {
-	encoding := strings.ToLower(strings.TrimSpace(res.Header.Get("Content-Encoding")))
-	if encoding == "" || encoding == "identity" {
+	encoding := strings.ToLower(strings.TrimSpace(strings.Join(res.Header["Content-Encoding"], ",")))
+	if encoding == "" || encoding == "identity" || res.Body == http.NoBody {
 		return nil
 	}
 	r, err := unpack(res.Body, encoding)
@@ -179,37 +196,74 @@ type readCloser struct {
 	io.Closer
 }
 
-// pacedBody gives a client no longer for its body than it needs, and counts it.
-type pacedBody struct {
-	src     io.ReadCloser
-	control *http.ResponseController
+// A clientBody is a request's body as handlers read it: unpacked and within the
+// limits. It notes in the exchange what has come. The transport may read a body
+// to the end of the exchange and beyond, so nothing is noted after Close.
+type clientBody struct {
+	io.Reader
+	paced   *pacedBody
 	x       *exchange
-	start   time.Time
-	until   time.Time // the read deadline that is set
+	capture bool // with LOG_BODIES
+
+	mu     sync.Mutex
+	closed bool
 }
 
-func (b *pacedBody) Read(p []byte) (int, error) {
-	b.extend()
-	n, err := b.src.Read(p)
-	b.x.bytesIn += int64(n)
-	if err == nil {
-		return n, nil
-	}
-	b.control.SetReadDeadline(time.Time{}) // or it would end the wait for the answer
-	if err != io.EOF {
+func (b *clientBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.note(p[:n])
+	if err != nil && err != io.EOF {
 		err = clientBodyError{err}
 	}
 	return n, err
 }
 
+func (b *clientBody) note(read []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
+	b.x.bytesIn = b.paced.count
+	if b.capture {
+		seen := &b.x.requestBody
+		*seen = append(*seen, read[:min(len(read), maxLoggedBody-len(*seen))]...)
+	}
+}
+
+func (b *clientBody) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	return b.paced.Close()
+}
+
+// pacedBody gives a client no longer for its body than it needs, and counts it.
+type pacedBody struct {
+	src     io.ReadCloser
+	control interface{ SetReadDeadline(time.Time) error }
+	start   time.Time
+	until   time.Time // the read deadline that is set
+	count   int64     // bytes so far, packed as they come
+}
+
+func (b *pacedBody) Read(p []byte) (int, error) {
+	b.extend(time.Now())
+	n, err := b.src.Read(p)
+	b.count += int64(n)
+	if err == io.EOF {
+		b.control.SetReadDeadline(time.Time{}) // or it would end the wait for the answer
+	}
+	return n, err
+}
+
 // extend moves the deadline when half of it is over, to spare the timers.
-func (b *pacedBody) extend() {
-	now := time.Now()
+func (b *pacedBody) extend(now time.Time) {
 	if b.until.Sub(now) > bodyStall/2 {
 		return
 	}
 	b.until = now.Add(bodyStall)
-	if slow := b.start.Add(bodyStall + time.Duration(b.x.bytesIn/slowestBody)*time.Second); slow.Before(b.until) {
+	if slow := b.start.Add(bodyStall + time.Duration(b.count/slowestBody)*time.Second); slow.Before(b.until) {
 		b.until = slow
 	}
 	b.control.SetReadDeadline(b.until)
@@ -222,11 +276,3 @@ func (b *pacedBody) Close() error { return b.src.Close() }
 type clientBodyError struct{ error }
 
 func (e clientBodyError) Unwrap() error { return e.error }
-
-// headCapture keeps the beginning of what is written to it.
-type headCapture []byte
-
-func (c *headCapture) Write(p []byte) (int, error) {
-	*c = append(*c, p[:min(len(p), maxLoggedBody-len(*c))]...)
-	return len(p), nil
-}

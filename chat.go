@@ -50,6 +50,8 @@ type usage struct {
 	Completion int64
 	Cached     int64 // part of Prompt
 	Reasoning  int64 // part of Completion
+
+	timed bool // read from llama.cpp's timings, which count only while there is nothing better
 }
 
 // read takes the usage of an answer or chunk from its top-level members,
@@ -59,11 +61,11 @@ func (u *usage) read(key, value []byte) {
 	case "usage":
 		u.readOpenAI(value)
 	case "x_groq":
-		if !u.Known {
+		if !u.Known || u.timed {
 			u.readOpenAI(member(value, "usage"))
 		}
 	case "timings":
-		if !u.Known {
+		if !u.Known || u.timed {
 			u.readTimings(value)
 		}
 	}
@@ -97,15 +99,19 @@ func (u *usage) readOpenAI(obj []byte) {
 
 // readTimings reads llama.cpp's own figures.
 func (u *usage) readTimings(obj []byte) {
+	got := usage{timed: true}
 	for k, v := range members(obj) {
 		switch string(k) {
 		case "prompt_n":
-			u.Prompt, u.Known = u.Prompt+intOf(v), true
+			got.Prompt, got.Known = got.Prompt+intOf(v), true
 		case "cache_n":
-			u.Prompt, u.Cached = u.Prompt+intOf(v), intOf(v)
+			got.Prompt, got.Cached = got.Prompt+intOf(v), intOf(v)
 		case "predicted_n":
-			u.Completion = intOf(v)
+			got.Completion = intOf(v)
 		}
+	}
+	if got.Known {
+		*u = got
 	}
 }
 

@@ -66,10 +66,11 @@ type exchange struct {
 	dropped    []string // fields of the request with no counterpart in chat
 
 	upstreamStatus int
-	firstByte      time.Duration // from the start to the upstream's headers; 0 = none came
+	firstByte      time.Duration // from the start to the first byte of the upstream's stream, else to its headers; 0 = none came
 	bytesIn        int64
 	usage          usage
 	outcome        outcome
+	complete       bool   // the client was given the whole of a stream: leaving then is not leaving early
 	failure        error  // what the log line says went wrong
 	requestBody    []byte // the beginning of it, with LOG_BODIES
 }
@@ -119,7 +120,7 @@ func wantsStream(stream []byte, h http.Header) bool {
 	if !isNull(stream) {
 		return string(stream) == "true"
 	}
-	accept := strings.Join(h["Accept"], ",")
+	accept := strings.ToLower(strings.Join(h["Accept"], ","))
 	return strings.Contains(accept, "text/event-stream") && !strings.Contains(accept, "application/json")
 }
 
@@ -184,8 +185,11 @@ func (x *exchange) spliceChat(body []byte, base []edit, h *history, at int) {
 	if len(edits) > 0 {
 		x.fidelity = fidelitySpliced
 	}
+	if h == nil {
+		return
+	}
 	x.shorter = func() bool {
-		if h == nil || !h.halve() {
+		if !h.halve() {
 			return false
 		}
 		x.spliceChat(body, base, h, at)

@@ -72,8 +72,7 @@ func asAPIError(ctx context.Context, err error) *apiError {
 	if errors.As(err, &api) {
 		return api
 	}
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &clientBodyError{}) || errors.As(err, &tooLarge) || isCorrupt(err) {
+	if errors.As(err, &clientBodyError{}) {
 		return bodyError(err)
 	}
 	cause := context.Cause(ctx)
@@ -85,7 +84,7 @@ func asAPIError(ctx context.Context, err error) *apiError {
 	case isTimeout(err):
 		return upstreamFailure(http.StatusGatewayTimeout, "upstream_timeout", "the upstream did not answer in time", err)
 	}
-	return upstreamFailure(http.StatusBadGateway, "upstream_unreachable", "the upstream can't be reached, or closed the connection before it answered", err)
+	return upstreamFailure(http.StatusBadGateway, "upstream_unreachable", "the upstream can't be reached, or broke off before it answered", err)
 }
 
 func isTimeout(err error) bool {
@@ -107,6 +106,13 @@ func drainingError() *apiError {
 	}
 }
 
+func overloadedError() *apiError {
+	return &apiError{
+		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "server_is_overloaded", RetryAfter: time.Second,
+		Message: "the gateway has as many requests in flight as it may; send the request again in a moment",
+	}
+}
+
 // storeUnavailable is the honest answer to a turn whose history can't be read.
 func storeUnavailable(cause error) *apiError {
 	return &apiError{
@@ -120,14 +126,18 @@ func writeError(w http.ResponseWriter, x *exchange, err error) {
 	e := asAPIError(x.ctx, err)
 	x.fail(e)
 	status, body := x.dialect.fail(e)
-	h := w.Header()
+	e.sayRetry(w.Header())
+	writeJSON(w, status, body)
+}
+
+// sayRetry puts into h when to try again, or that it is of no use.
+func (e *apiError) sayRetry(h http.Header) {
 	if e.RetryAfter > 0 && h.Get("Retry-After") == "" {
 		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
 	}
 	if e.NoRetry {
 		h.Set("X-Should-Retry", "false")
 	}
-	writeJSON(w, status, body)
 }
 
 // writeJSON encodes before it sends the status, so that a failure can still

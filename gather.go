@@ -27,14 +27,19 @@ type assembled struct {
 // choice is one of the answers in a completion; n > 1 gives several.
 type choice struct {
 	index    int64
-	fields   []assembled // of the message, tool calls apart
+	fields   []assembled // of the message, calls apart
 	calls    callList
+	function *toolCall // a call in the form that came before tool calls; nil for none
 	logprobs []assembled
-	finish   []byte // raw finish_reason; nil until it came
+	finish   []byte      // raw finish_reason; nil until it came
+	other    []assembled // what upstreams add of their own
 }
 
-// add takes the data of one event.
-func (a *assembler) add(chunk []byte) {
+// add takes the data of one event; false if it is not JSON.
+func (a *assembler) add(chunk []byte) bool {
+	if checkJSON(chunk) != nil {
+		return false
+	}
 	for k, v := range members(chunk) {
 		switch string(k) {
 		case "choices":
@@ -42,22 +47,22 @@ func (a *assembler) add(chunk []byte) {
 				a.addChoice(c)
 			}
 		case "usage":
-			if isObject(v) {
+			if isObject(v) && len(v) > len("{}") {
 				a.usage = bytes.Clone(v)
 			}
 		case "object":
 		default:
-			if !isNull(v) && string(v) != `""` {
-				a.top = setLast(a.top, k, v)
-			}
+			a.top = setLast(a.top, k, v)
 		}
 	}
+	return true
 }
 
 func (a *assembler) addChoice(raw []byte) {
 	c := a.choice(intOf(member(raw, "index")))
 	for k, v := range members(raw) {
 		switch string(k) {
+		case "index":
 		case "delta", "message":
 			c.addDelta(v)
 		case "finish_reason":
@@ -68,6 +73,8 @@ func (a *assembler) addChoice(raw []byte) {
 			for name, list := range members(v) {
 				c.logprobs = merge(c.logprobs, name, list)
 			}
+		default:
+			c.other = setLast(c.other, k, v)
 		}
 	}
 }
@@ -96,7 +103,10 @@ func (c *choice) addDelta(delta []byte) {
 			}
 		case "function_call":
 			if isObject(v) {
-				c.calls.addFunction(c.calls.at(0), v)
+				if c.function == nil {
+					c.function = &toolCall{}
+				}
+				c.function.addTo(v)
 			}
 		default:
 			c.fields = merge(c.fields, k, v)
@@ -151,7 +161,11 @@ func textPart(content []byte) []byte {
 	return append(part, `"}`...)
 }
 
+// setLast makes v the member of that key, unless it says nothing.
 func setLast(list []assembled, key, v []byte) []assembled {
+	if isNull(v) || string(v) == `""` {
+		return list
+	}
 	i := slices.IndexFunc(list, func(m assembled) bool { return m.key == string(key) })
 	if i < 0 {
 		return append(list, assembled{key: string(key), raw: bytes.Clone(v)})
@@ -213,11 +227,14 @@ func (c *choice) append(dst []byte) []byte {
 		}
 		dst = append(dst, '}')
 	}
-	finish := c.finish
-	if finish == nil {
-		finish = []byte("null")
+	for i := range c.other {
+		dst = c.other[i].append(append(dst, ','))
 	}
-	return append(append(append(dst, `,"finish_reason":`...), finish...), '}')
+	dst = append(dst, `,"finish_reason":`...)
+	if c.finish == nil {
+		return append(dst, `null}`...)
+	}
+	return append(append(dst, c.finish...), '}')
 }
 
 // appendMessage appends the choice's message so far. Calls that are not
@@ -240,6 +257,10 @@ func (c *choice) appendMessage(dst []byte) []byte {
 		}
 		dst = append(dst, ']')
 	}
+	if c.function != nil {
+		dst = append(dst, `,"function_call":`...)
+		dst = c.function.appendFunction(dst)
+	}
 	return append(dst, '}')
 }
 
@@ -250,13 +271,15 @@ func (c *choice) hasText() bool {
 	})
 }
 
-// A toolCall is one call being put together from deltas.
+// A toolCall is one call being put together from deltas. Its texts are raw
+// string content.
 type toolCall struct {
-	index int64  // the upstream's; -1 when it gives none
-	id    []byte // raw string content
-	name  []byte // raw string content
-	args  []byte // raw string content
-	extra []assembled
+	index  int64 // the upstream's; -1 when it gives none
+	id     []byte
+	custom bool // a custom tool, whose input is plain text, and not a function
+	name   []byte
+	args   []byte      // a function's arguments, or a custom tool's input
+	extra  []assembled // what upstreams add of their own
 }
 
 // callList keeps the calls of one message in the order in which they began.
@@ -271,45 +294,41 @@ func (l *callList) add(entry []byte, pos int) {
 		index = intOf(v)
 	}
 	id := stringContent(member(entry, "id"))
-	function := member(entry, "function")
-	call := l.find(index, id, stringContent(member(function, "name")), pos)
+	called := member(entry, "function")
+	custom := member(entry, "custom")
+	if called == nil {
+		called = custom
+	}
+	call := l.find(index, id, stringContent(member(called, "name")), pos)
 	if call == nil {
-		call = &toolCall{index: index}
+		call = &toolCall{index: index, custom: isObject(custom)}
 		*l = append(*l, call)
 	}
 	if len(call.id) == 0 {
 		call.id = bytes.Clone(id)
 	}
+	call.addTo(called)
 	for k, v := range members(entry) {
 		switch string(k) {
-		case "index", "id", "type", "function":
+		case "index", "id", "type", "function", "custom":
 		default:
 			call.extra = merge(call.extra, k, v)
 		}
 	}
-	l.addFunction(call, function)
 }
 
 // find is the call that an entry with these marks belongs to, nil for a new one.
 func (l callList) find(index int64, id, name []byte, pos int) *toolCall {
-	if len(l) == 0 {
-		return nil
-	}
 	if len(id) > 0 {
 		for _, c := range l {
-			if bytes.Equal(c.id, id) {
+			if bytes.Equal(c.id, id) && (index < 0 || c.index < 0 || c.index == index) {
 				return c
 			}
 		}
 	}
-	last := l[len(l)-1]
-	if index >= 0 {
-		last = l.last(index)
-	} else if pos > 0 {
-		return nil
-	}
+	last := l.last(index)
 	switch {
-	case last == nil:
+	case last == nil, index < 0 && pos > 0:
 		return nil
 	case len(id) > 0 && len(last.id) > 0:
 		return nil
@@ -319,40 +338,42 @@ func (l callList) find(index int64, id, name []byte, pos int) *toolCall {
 	return last
 }
 
-// last is the newest call with the upstream's index.
+// last is the newest call with the upstream's index, or simply the newest when
+// it gives none.
 func (l callList) last(index int64) *toolCall {
 	for i := len(l) - 1; i >= 0; i-- {
-		if l[i].index == index {
+		if index < 0 || l[i].index == index {
 			return l[i]
 		}
 	}
 	return nil
 }
 
-// at is the call with that index, made if it is not there.
-func (l *callList) at(index int64) *toolCall {
-	if c := l.last(index); c != nil {
-		return c
+// nameAll gives the calls that came without an id one of their own, in the form
+// that the strictest upstream takes back (dialects 0-11).
+func (l callList) nameAll() {
+	for _, c := range l {
+		if len(c.id) == 0 {
+			c.id = []byte(randomHex(5)[:9])
+		}
 	}
-	c := &toolCall{index: index}
-	*l = append(*l, c)
-	return c
 }
 
-func (l callList) addFunction(call *toolCall, function []byte) {
-	for k, v := range members(function) {
+// addTo takes a fragment of what is called.
+func (c *toolCall) addTo(called []byte) {
+	for k, v := range members(called) {
 		switch string(k) {
 		case "name":
 			if name := stringContent(v); len(name) > 0 {
-				call.name = bytes.Clone(name)
+				c.name = bytes.Clone(name)
 			}
-		case "arguments":
+		case "arguments", "input":
 			switch {
 			case isString(v):
-				call.args = append(call.args, v[1:len(v)-1]...)
+				c.args = append(c.args, v[1:len(v)-1]...)
 			case isObject(v):
 				quoted := appendQuoted(nil, string(v))
-				call.args = append(call.args, quoted[1:len(quoted)-1]...)
+				c.args = append(c.args, quoted[1:len(quoted)-1]...)
 			}
 		}
 	}
@@ -360,18 +381,26 @@ func (l callList) addFunction(call *toolCall, function []byte) {
 
 // complete says whether the arguments so far are a whole JSON value.
 func (c *toolCall) complete() bool {
-	return checkJSON([]byte(unquote(c.args))) == nil
+	return c.custom || checkJSON([]byte(unquote(c.args))) == nil
 }
 
 func (c *toolCall) append(dst []byte) []byte {
 	dst = append(append(dst, `{"id":"`...), c.id...)
-	dst = append(append(dst, `","type":"function","function":{"name":"`...), c.name...)
-	dst = append(append(dst, `","arguments":"`...), c.args...)
-	dst = append(dst, `"}`...)
+	if c.custom {
+		dst = append(append(dst, `","type":"custom","custom":{"name":"`...), c.name...)
+		dst = append(append(append(dst, `","input":"`...), c.args...), `"}`...)
+	} else {
+		dst = c.appendFunction(append(dst, `","type":"function","function":`...))
+	}
 	for i := range c.extra {
 		dst = c.extra[i].append(append(dst, ','))
 	}
 	return append(dst, '}')
+}
+
+func (c *toolCall) appendFunction(dst []byte) []byte {
+	dst = append(append(dst, `{"name":"`...), c.name...)
+	return append(append(append(dst, `","arguments":"`...), c.args...), `"}`...)
 }
 
 // stringContent is what stands between the quotes of a raw string, nil for
@@ -399,46 +428,56 @@ func splitCompletion(completion []byte, wantsUsage bool) []byte {
 			top = appendMember(top, k, v)
 		}
 	}
-	chunk := func(dst, rest []byte) []byte {
+	chunk := func(dst, choice []byte) []byte {
 		dst = append(dst, `data: {"object":"chat.completion.chunk",`...)
 		dst = append(append(dst, top...), `"choices":[`...)
-		return append(append(dst, rest...), "}\n\n"...)
+		return append(append(dst, choice...), ']')
 	}
 	var out []byte
+	position := 0
 	for c := range elements(choices) {
-		out = chunk(out, append(splitChoice(c, false), ']'))
-		out = chunk(out, append(splitChoice(c, true), ']'))
+		first, last := splitChoice(c, position)
+		out = append(chunk(out, first), "}\n\n"...)
+		out = append(chunk(out, last), "}\n\n"...)
+		position++
 	}
 	if wantsUsage && isObject(usage) {
-		out = chunk(out, append([]byte(`],"usage":`), compactLine(usage)...))
+		out = append(chunk(out, nil), `,"usage":`...)
+		out = append(append(out, compactLine(usage)...), "}\n\n"...)
 	}
 	return append(out, "data: [DONE]\n\n"...)
 }
 
-// splitChoice is a choice as it stands in a chunk: with its message as the
-// delta, or, last, with an empty delta and the finish reason.
-func splitChoice(c []byte, last bool) []byte {
-	dst := []byte{'{'}
+// splitChoice is a choice as it stands in two chunks: with its message as the
+// delta, and then with an empty delta and the finish reason. What upstreams
+// leave out of a choice, clients of a stream still wait for.
+func splitChoice(c []byte, position int) (first, last []byte) {
+	index := strconv.AppendInt(nil, int64(position), 10)
+	message, finish := []byte("{}"), []byte(`"stop"`)
+	for range elements(member(member(c, "message"), "tool_calls")) {
+		finish = []byte(`"tool_calls"`)
+	}
+	var other []byte
 	for k, v := range members(c) {
 		switch string(k) {
+		case "index":
+			index = v
 		case "message":
-			v = deltaOf(v)
-			k = []byte("delta")
-			if last {
-				v = []byte("{}")
-			}
+			message = v
 		case "finish_reason":
-			if !last {
-				v = []byte("null")
+			if !isNull(v) {
+				finish = v
 			}
-		case "logprobs":
-			if last {
-				v = []byte("null")
-			}
+		default:
+			other = appendMember(other, k, v)
 		}
-		dst = appendMember(dst, k, v)
 	}
-	return closeObject(dst)
+	first = appendMember([]byte{'{'}, []byte("index"), index)
+	last = slices.Clone(first)
+	first = append(append(append(first, `"delta":`...), deltaOf(message)...), ',')
+	first = append(append(first, other...), `"finish_reason":null}`...)
+	last = append(append(append(last, `"delta":{},"finish_reason":`...), finish...), '}')
+	return first, last
 }
 
 // deltaOf is a message as a delta, in which each tool call carries its index.
@@ -446,22 +485,31 @@ func deltaOf(message []byte) []byte {
 	dst := []byte{'{'}
 	for k, v := range members(message) {
 		if string(k) == "tool_calls" && isArray(v) {
-			calls := []byte{'['}
-			i := 0
-			for call := range elements(v) {
-				if i > 0 {
-					calls = append(calls, ',')
-				}
-				calls = append(calls, `{"index":`...)
-				calls = append(strconv.AppendInt(calls, int64(i), 10), ',')
-				calls = append(calls, bytes.TrimLeft(call, "{ \t\r\n")...)
-				i++
-			}
-			v = append(calls, ']')
+			v = indexedCalls(v)
 		}
 		dst = appendMember(dst, k, v)
 	}
 	return closeObject(dst)
+}
+
+func indexedCalls(list []byte) []byte {
+	dst := []byte{'['}
+	index := int64(0)
+	for call := range elements(list) {
+		if index > 0 {
+			dst = append(dst, ',')
+		}
+		dst = strconv.AppendInt(append(dst, `{"index":`...), index, 10)
+		dst = append(dst, ',')
+		for k, v := range members(call) {
+			if string(k) != "index" {
+				dst = appendMember(dst, k, v)
+			}
+		}
+		dst = closeObject(dst)
+		index++
+	}
+	return append(dst, ']')
 }
 
 // closeObject ends an object whose members were appended each with a comma.
@@ -497,6 +545,9 @@ func (c *choice) dropUnfinishedCalls() {
 	c.calls = slices.DeleteFunc(c.calls, func(t *toolCall) bool {
 		return len(t.name) == 0 || !t.complete()
 	})
+	if c.function != nil && !c.function.complete() {
+		c.function = nil
+	}
 }
 
 // reasoningFields hold a model's reasoning, by the names that upstreams have for

@@ -12,45 +12,54 @@ import (
 // allow-list, so that nothing of a client's reaches the upstream that it did not
 // mean to send there; answers by a list of what is the upstream's own affair.
 
-// forwarded are the request headers that go upstream. A name that ends in "*"
-// stands for all that begin so.
-var forwarded = []string{
-	"Content-Type", "Accept", "Openai-*", "Idempotency-Key", "Http-Referer", "X-Title", "X-Request-Id", "Traceparent", "Tracestate",
+// A headerSet is a set of header names.
+type headerSet struct {
+	names    map[string]bool
+	prefixes []string
 }
 
-// unmasked go upstream too, unless MASK_AS_BROWSER hides what the client is.
-var unmasked = []string{"User-Agent", "X-Stainless-*"}
+// newHeaderSet makes a set of canonical names. One that ends in "*" stands for
+// all that begin so.
+func newHeaderSet(patterns ...string) *headerSet {
+	set := &headerSet{names: make(map[string]bool, len(patterns))}
+	for _, p := range patterns {
+		if prefix, ok := strings.CutSuffix(p, "*"); ok {
+			set.prefixes = append(set.prefixes, prefix)
+		} else {
+			set.names[p] = true
+		}
+	}
+	return set
+}
+
+func (s *headerSet) has(name string) bool {
+	return s.names[name] || slices.ContainsFunc(s.prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// forwardedHeaders are the request headers that go upstream.
+func forwardedHeaders(cfg *config) *headerSet {
+	names := []string{"Content-Type", "Accept", "Openai-*", "Idempotency-Key", "Http-Referer", "X-Title", "X-Request-Id", "Traceparent", "Tracestate"}
+	if !cfg.MaskAsBrowser {
+		names = append(names, "User-Agent", "X-Stainless-*")
+	}
+	if slices.Contains(cfg.NativeDialects, "messages") {
+		names = append(names, "Anthropic-*")
+	}
+	return newHeaderSet(append(names, cfg.ForwardHeaders...)...)
+}
 
 // upstreamHeader makes the headers of the request to the upstream.
 func (s *server) upstreamHeader(r *http.Request, x *exchange) http.Header {
 	out := make(http.Header, 8)
 	dropped := connectionListed(r.Header)
 	for name, values := range r.Header {
-		if !s.goesUpstream(name) || slices.Contains(dropped, name) && name != "Content-Type" {
-			continue
+		if s.forwards.has(name) && (name == "Content-Type" || !slices.Contains(dropped, name)) {
+			out[name] = values
 		}
-		out[name] = values
 	}
 	s.disguise(out)
 	s.sign(out, x.cred.Key)
 	return out
-}
-
-func (s *server) goesUpstream(name string) bool {
-	return matchesName(forwarded, name) || matchesName(s.cfg.ForwardHeaders, name) ||
-		!s.cfg.MaskAsBrowser && matchesName(unmasked, name)
-}
-
-func matchesName(list []string, name string) bool {
-	for _, l := range list {
-		if l == name {
-			return true
-		}
-		if prefix, ok := strings.CutSuffix(l, "*"); ok && strings.HasPrefix(name, prefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // connectionListed are the names that a Connection header declares to be meant
@@ -70,9 +79,11 @@ func (s *server) disguise(h http.Header) {
 	if !s.cfg.MaskAsBrowser {
 		return
 	}
-	for name, value := range map[string]string{"User-Agent": s.cfg.MaskUserAgent, "Origin": s.cfg.MaskOrigin, "Referer": s.cfg.MaskReferer} {
-		if value != "" {
-			h[name] = []string{value}
+	for _, as := range [...]struct{ name, value string }{
+		{"User-Agent", s.cfg.MaskUserAgent}, {"Origin", s.cfg.MaskOrigin}, {"Referer", s.cfg.MaskReferer},
+	} {
+		if as.value != "" {
+			h[as.name] = []string{as.value}
 		}
 	}
 }
@@ -110,19 +121,21 @@ func cleanQuery(raw string) string {
 // withheld are the headers of an answer that are the upstream's own affair
 // (dialects F.5): its cookies and keys, what its servers say about themselves,
 // and what holds for its connection or its origin alone.
-var withheld = []string{
-	"Set-Cookie", "Set-Cookie2", "Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Www-Authenticate",
-	"Server", "Via", "X-Powered-By", "Alt-Svc", "Strict-Transport-Security", "Public-Key-Pins", "Nel", "Report-To", "Reporting-Endpoints",
-	"Server-Timing", "Access-Control-*", "Content-Security-Policy*", "Cf-*", "X-Envoy-*", "X-Amz-*", "X-Amzn-*", "X-Kong-*",
-	"X-Internal-*", "X-Forwarded-*", "X-Real-Ip", "X-Served-By", "X-Backend-*", "X-Content-Type-Options", "X-Apiproxy-*", "X-Session-*",
-	"Location", "Refresh", "Clear-Site-Data", "Trailer", "Proxy-*",
-}
+var withheld = newHeaderSet(
+	"Set-Cookie", "Set-Cookie2", "Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Www-Authenticate", "Proxy-*",
+	"Server", "Via", "X-Powered-By", "Server-Timing", "X-Served-By", "X-Backend-*", "X-Internal-*", "X-Forwarded-*", "X-Real-Ip",
+	"Cf-*", "X-Envoy-*", "X-Amz-*", "X-Amzn-*", "X-Kong-*", "X-Apiproxy-*", "X-Session-*",
+	"X-Accel-Redirect", "X-Sendfile", "X-Lighttpd-Send-File", // orders to a web server in front
+	"Alt-Svc", "Strict-Transport-Security", "Public-Key-Pins", "Nel", "Report-To", "Reporting-Endpoints", "Content-Security-Policy*",
+	"Access-Control-*", "Cross-Origin-*", "Timing-Allow-Origin", "X-Content-Type-Options", "Clear-Site-Data",
+	"Location", "Refresh", "Trailer",
+)
 
 // filterResponse takes out of an answer's headers what clients must not see.
 // The upstream's request id moves aside for the gateway's.
 func filterResponse(h http.Header, m *mask) {
 	for name, values := range h {
-		if matchesName(withheld, name) {
+		if withheld.has(name) {
 			delete(h, name)
 			continue
 		}

@@ -9,10 +9,15 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"unicode"
 )
 
-// maxLoggedBody is how much of a body LOG_BODIES shows.
-const maxLoggedBody = 8 << 10
+// LOG_BODIES shows the beginning of a body. More of it is kept than is shown, so
+// that a key across the cut is still known for one and masked.
+const (
+	maxLoggedBody = 9 << 10
+	maxShownBody  = 8 << 10
+)
 
 // logged makes the exchange of each request, answers panics, and writes one log
 // line when it is over.
@@ -41,14 +46,26 @@ func (s *server) finish(w *statusWriter, r *http.Request, x *exchange) {
 			p = nil
 		}
 	}
-	if x.outcome == outcomeOK && x.clientGone() {
+	switch {
+	case x.outcome != outcomeOK || x.complete:
+	case x.clientGone() || w.err != nil:
 		x.outcome = outcomeClientClosed
+	case p == http.ErrAbortHandler:
+		x.breakOff(cutOffReason(x))
 	}
 	s.logExchange(w, r, x)
 	x.cancel(errAnswerOver)
 	if p != nil {
 		panic(http.ErrAbortHandler) // the connection is closed: the client must not take the answer for whole
 	}
+}
+
+// cutOffReason is why an answer ended before its end, when nobody has said so.
+func cutOffReason(x *exchange) error {
+	if cause := context.Cause(x.ctx); cause != nil {
+		return cause
+	}
+	return errors.New("the upstream's answer broke off before its end")
 }
 
 func (s *server) logExchange(w *statusWriter, r *http.Request, x *exchange) {
@@ -104,10 +121,16 @@ func (s *server) logExchange(w *statusWriter, r *http.Request, x *exchange) {
 		add(slog.String("error", s.mask.text(x.failure.Error())))
 	}
 	if s.cfg.LogBodies {
-		add(slog.String("request_body", s.mask.text(string(x.requestBody))))
-		add(slog.String("response_body", s.mask.text(string(w.body))))
+		add(slog.String("request_body", s.shown(x.requestBody)))
+		add(slog.String("response_body", s.shown(w.body)))
 	}
 	s.log.LogAttrs(context.Background(), level, "request", attrs...)
+}
+
+// shown is a body as a log line shows it. The mask changes no length.
+func (s *server) shown(body []byte) string {
+	masked := s.mask.text(string(body))
+	return masked[:min(len(masked), maxShownBody)]
 }
 
 func inMilliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -133,7 +156,7 @@ func printable(s string) string {
 		s = s[:128]
 	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return -1
 		}
 		return r
@@ -147,6 +170,7 @@ type statusWriter struct {
 	control  *http.ResponseController
 	status   int // 0 until the headers are sent
 	bytes    int64
+	err      error     // the client could not be written to
 	deadline time.Time // for the client to take what is written
 	capture  bool
 	body     []byte // the beginning of it, with LOG_BODIES
@@ -157,7 +181,9 @@ type statusWriter struct {
 const writeTimeout = 2 * time.Minute
 
 func newStatusWriter(w http.ResponseWriter, capture bool) *statusWriter {
-	return &statusWriter{ResponseWriter: w, control: http.NewResponseController(w), capture: capture}
+	sw := &statusWriter{ResponseWriter: w, control: http.NewResponseController(w), capture: capture}
+	sw.extend() // the connection still has the deadline of the request before this one
+	return sw
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -178,6 +204,9 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 	w.extend()
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
+	if err != nil {
+		w.err = err
+	}
 	if w.capture && len(w.body) < maxLoggedBody {
 		w.body = append(w.body, p[:min(n, maxLoggedBody-len(w.body))]...)
 	}

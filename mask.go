@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -27,6 +28,8 @@ func newMask(cfg *config) *mask {
 			m.all = append(m.all, string(k.Key))
 		}
 	}
+	// The longest first: a key may be part of another.
+	slices.SortFunc(m.all, func(a, b string) int { return len(b) - len(a) })
 	return m
 }
 
@@ -74,10 +77,10 @@ type maskReader struct {
 }
 
 func (r *maskReader) Read(p []byte) (int, error) {
-	if len(p) <= len(r.mask.upstream) && len(r.ready) == 0 && r.err == nil {
-		small := make([]byte, 1024)
-		n, err := r.fill(small)
-		r.ready, r.err = small[:n], err
+	if len(r.ready) == 0 && r.err == nil && len(p) <= len(r.mask.upstream) {
+		roomy := make([]byte, len(r.mask.upstream)+512)
+		n, err := r.fill(roomy)
+		r.ready, r.err = roomy[:n], err
 	}
 	if len(r.ready) > 0 {
 		n := copy(p, r.ready)

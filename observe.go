@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 )
 
@@ -45,13 +48,14 @@ type chatStream struct {
 	answer *assembler // nil without a session
 	line   []byte     // a line that is not whole yet
 	ready  []byte     // to hand on before anything else is read
+	edge   edge       // of what was handed on
 
+	begun    bool // the upstream has sent something
 	finished bool // a finish_reason came
 	done     bool // [DONE] came
 	failed   bool // the upstream sent an error in the stream
 	recorded bool // the turn is in the store, or the client is told that it is not
 	ended    bool
-	inLine   bool // what was handed on ends in the middle of a line
 	timer    *time.Timer
 }
 
@@ -84,6 +88,10 @@ func (c *chatStream) give(p, out []byte) int {
 // pull reads once from the upstream and returns what may be handed on.
 func (c *chatStream) pull(p []byte) ([]byte, error) {
 	n, err := c.src.Read(p)
+	if n > 0 && !c.begun {
+		c.begun = true
+		c.x.firstByte = time.Since(c.x.start)
+	}
 	c.events.feed(p[:n], c.see)
 	c.done = c.done || c.events.atDone()
 	out := p[:n]
@@ -91,22 +99,32 @@ func (c *chatStream) pull(p []byte) ([]byte, error) {
 		out = append(c.line, out...)
 		c.line = nil
 	}
+	if c.events.tooLong && !c.done {
+		err = errEventTooLong
+	}
 	if err != nil {
 		return c.end(out, err)
 	}
-	if keep := len(out) - 1 - bytes.LastIndexAny(out, "\r\n"); keep > 0 && keep <= maxHeldLine {
-		c.line = bytes.Clone(out[len(out)-keep:])
-		out = out[:len(out)-keep]
-	}
-	if len(out) > 0 {
-		c.inLine = out[len(out)-1] != '\n' && out[len(out)-1] != '\r'
-	}
+	out = c.holdLine(out)
 	if c.done {
 		c.waitForEnd()
 		out = c.record(out)
 	}
+	c.edge.pass(out)
 	return out, nil
 }
+
+// holdLine keeps back a line at the end of out that is not whole.
+func (c *chatStream) holdLine(out []byte) []byte {
+	whole := wholeLines(out)
+	if held := out[len(whole):]; len(held) > 0 && len(held) <= maxHeldLine {
+		c.line = bytes.Clone(held)
+		return whole
+	}
+	return out
+}
+
+func wholeLines(b []byte) []byte { return b[:1+bytes.LastIndexAny(b, "\r\n")] }
 
 // see reads one event.
 func (c *chatStream) see(e event) {
@@ -145,45 +163,36 @@ func (c *chatStream) end(out []byte, err error) ([]byte, error) {
 	if err == io.EOF {
 		c.events.end(c.see)
 	}
-	if c.done || err == io.EOF && c.finished {
-		c.ended = true
-		if c.failed {
-			c.breakOff(nil)
-		}
-		return c.record(out), nil
-	}
-	if c.x.clientGone() {
+	if c.x.clientGone() && !c.done {
 		return nil, err
 	}
 	c.ended = true
-	if c.failed { // the upstream has told the client itself
-		c.breakOff(nil)
+	switch {
+	case c.failed: // the upstream has told the client itself
+		c.recorded = true // a failed turn is not recorded: the client will send it again
+		c.x.outcome = outcomeUpstreamError
 		return out, nil
+	case c.done || err == io.EOF && c.finished:
+		c.x.complete = true
+		return c.record(out), nil
 	}
+	c.recorded = true
 	e := streamError(c.x, err)
-	c.breakOff(e)
-	c.s.log.Debug("the upstream's stream broke off", "id", c.x.id, "error", err)
-	whole := out[:1+bytes.LastIndexAny(out, "\r\n")]
-	if len(whole) == 0 && c.inLine {
-		whole = []byte("\n\n")
-	} else if len(whole) > 0 && !endsEvent(whole) {
-		whole = append(whole[:len(whole):len(whole)], '\n')
-	}
-	return c.x.dialect.failEvent(whole, e), nil
+	c.x.breakOff(e)
+	whole := wholeLines(out)
+	c.edge.pass(whole)
+	return c.x.dialect.failEvent(c.edge.close(whole), e), nil
 }
 
-func (c *chatStream) breakOff(e *apiError) {
-	c.recorded = true // a failed turn is not recorded: the client will send it again
-	c.x.outcome = outcomeUpstreamError
-	if e != nil {
-		c.x.outcome, c.x.failure = outcomeIncomplete, e
-	}
-}
+var errEventTooLong = errors.New("a server-sent event is longer than the gateway reads")
 
 // streamError is what the client of a stream is told when it breaks off.
 func streamError(x *exchange, err error) *apiError {
-	if err == io.EOF {
+	switch {
+	case err == io.EOF:
 		return upstreamFailure(http.StatusBadGateway, "upstream_stream_interrupted", "the upstream's stream ended before the answer did", err)
+	case err == errEventTooLong:
+		return upstreamFailure(http.StatusBadGateway, "upstream_too_long", "the upstream sent an event longer than the "+strconv.Itoa(maxEventBytes)+" bytes that this gateway reads", err)
 	}
 	e := asAPIError(x.ctx, err)
 	if e.Code == "upstream_unreachable" {
@@ -192,31 +201,27 @@ func streamError(x *exchange, err error) *apiError {
 	return e
 }
 
-func endsEvent(b []byte) bool {
-	return bytes.HasSuffix(b, []byte("\n\n")) || bytes.HasSuffix(b, []byte("\r\n\r\n")) || bytes.HasSuffix(b, []byte("\r\r"))
-}
-
 // record puts the turn into its session before the client sees out, which holds
 // the end of the answer. If it could not be stored at once, out says so.
 func (c *chatStream) record(out []byte) []byte {
-	if c.answer == nil || c.recorded || len(c.answer.choices) == 0 {
+	if c.answer == nil || c.recorded || c.failed || len(c.answer.choices) == 0 {
 		return out
 	}
 	c.recorded = true
-	if c.failed || c.events.tooLong {
-		return out
-	}
 	message := recordable(c.answer.choices[0].appendMessage(nil))
 	stored := c.s.sessions.record(c.x.ctx, c.x.session, message, false)
 	if stored == "" {
 		return out
 	}
-	note := []byte(": session store " + string(stored) + "\n\n")
-	at := len(out)
+	rest := []byte(nil)
 	if i := bytes.LastIndex(out, []byte("[DONE]")); i >= 0 {
-		at = 1 + bytes.LastIndexAny(out[:i], "\r\n")
+		before := wholeLines(out[:i])
+		out, rest = before, out[len(before):]
 	}
-	return bytes.Join([][]byte{out[:at], note, out[at:]}, nil)
+	c.edge.pass(out)
+	out = c.edge.close(slices.Clip(out))
+	out = append(out, ": session store "+string(stored)+"\n\n"...)
+	return append(out, rest...)
 }
 
 // Close is called when the client has the answer's end, or has left.
@@ -237,6 +242,7 @@ func (c *chatStream) leave() {
 	if c.x.outcome == outcomeOK && !c.done {
 		c.x.outcome = outcomeClientClosed
 	}
+	c.x.complete = c.done
 	if c.answer == nil || c.recorded || len(c.answer.choices) == 0 || c.failed {
 		return
 	}
@@ -244,7 +250,7 @@ func (c *chatStream) leave() {
 	first := c.answer.choices[0]
 	if !c.finished {
 		first.dropUnfinishedCalls()
-		if !first.hasText() && len(first.calls) == 0 {
+		if !first.hasText() && len(first.calls) == 0 && first.function == nil {
 			return
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"io"
 	"time"
 )
@@ -11,7 +10,7 @@ import (
 // goroutine; this is the one place that spends one. giveUp ends a read of src
 // that is under way.
 func newPinger(src io.ReadCloser, interval time.Duration, ping string, giveUp func()) io.ReadCloser {
-	p := &pinger{src: src, interval: interval, ping: ping, giveUp: giveUp, reads: make(chan pingerRead), next: make(chan []byte), boundary: true}
+	p := &pinger{src: src, interval: interval, ping: ping, giveUp: giveUp, reads: make(chan pingerRead), next: make(chan []byte)}
 	go p.pump()
 	return p
 }
@@ -25,7 +24,7 @@ type pinger struct {
 	next     chan []byte     // buffers for the pump to read into; closed by Close
 	buf      []byte
 	waiting  bool // the pump has the buffer
-	boundary bool // what was handed on ends with an event
+	edge     edge // of what was handed on
 	rest     []byte
 	err      error
 }
@@ -74,12 +73,10 @@ func (p *pinger) await(size int) (ping bool) {
 		case r := <-p.reads:
 			p.waiting = false
 			p.rest, p.err = r.b, r.err
-			if len(r.b) > 0 {
-				p.boundary = endsEvent(r.b) || len(bytes.TrimRight(r.b, "\r\n")) == 0
-			}
+			p.edge.pass(r.b)
 			return false
 		case <-timer.C:
-			if p.boundary {
+			if p.edge.missing == 0 {
 				return true
 			}
 			timer.Reset(p.interval)

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,7 +21,7 @@ import (
 // the one place from which the upstream is called.
 type upstream struct {
 	base      *url.URL
-	key       secret
+	timeout   time.Duration // to the first byte of an answer; 0 = none
 	transport *http.Transport
 }
 
@@ -27,7 +29,7 @@ type upstream struct {
 const maxUpstreamHeader = 256 << 10
 
 func newUpstream(cfg *config) *upstream {
-	return &upstream{base: cfg.BaseURL, key: cfg.APIKey, transport: &http.Transport{
+	return &upstream{base: cfg.BaseURL, timeout: cfg.UpstreamTimeout, transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:    10 * time.Second,
@@ -60,31 +62,103 @@ func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.WithContext(x.ctx)
 	for tries := 0; ; tries++ {
 		x.attach(req)
-		res, err := u.transport.RoundTrip(req)
+		res, err := u.send(req, x)
 		if err != nil {
 			return nil, err
 		}
 		x.upstreamStatus, x.firstByte = res.StatusCode, time.Since(x.start)
 		if tries == 3 || x.shorter == nil || !contextTooLong(res) || !x.shorter() {
 			x.payload, x.shorter = payload{}, nil
-			return res, nil
+			// The transport adds trailers to its own response when the body ends;
+			// ReverseProxy, which has this one, does not see them.
+			answer := *res
+			return &answer, nil
 		}
 		res.Body.Close()
 	}
 }
 
-// attach makes the exchange's payload the request's body.
-func (x *exchange) attach(req *http.Request) {
-	if x.payload.pieces == nil {
-		return
+var errUpstreamSlow = fmt.Errorf("the upstream neither took the request nor answered: %w", os.ErrDeadlineExceeded)
+
+// send makes one call. ResponseHeaderTimeout begins only when the request is
+// written, so a body that the upstream does not take needs a time-out more. One
+// that the client is still sending has the client's pace.
+func (u *upstream) send(req *http.Request, x *exchange) (*http.Response, error) {
+	if u.timeout > 0 && x.payload.size > 0 {
+		defer time.AfterFunc(u.timeout, func() { x.cancel(errUpstreamSlow) }).Stop()
 	}
-	p := x.payload
-	req.Body, req.ContentLength = p.reader(), p.size
-	req.GetBody = func() (io.ReadCloser, error) { return x.payload.reader(), nil }
-	// An empty value is not sent, but lets the transport repeat the request once
-	// more when a kept connection turns out to be dead before any answer.
+	res, err := u.transport.RoundTrip(req)
+	if err != nil && context.Cause(x.ctx) == errUpstreamSlow {
+		err = errUpstreamSlow
+	}
+	return res, err
+}
+
+// attach makes the exchange's payload the request's body, or else what the
+// client is sending. Either can be read again.
+func (x *exchange) attach(req *http.Request) {
+	switch {
+	case x.payload.pieces != nil:
+		req.Body, req.ContentLength = x.payload.reader(), x.payload.size
+		req.GetBody = func() (io.ReadCloser, error) { return x.payload.reader(), nil }
+	case req.Body != nil:
+		b := &replay{src: req.Body}
+		req.Body = &replayReader{body: b}
+		req.GetBody = b.again
+	}
+	// An empty value is not sent, but lets the transport repeat the request when
+	// a kept connection turns out to be dead before any answer.
 	req.Header["X-Idempotency-Key"] = []string{}
 }
+
+// maxReplayed is how much of a forwarded body is remembered.
+const maxReplayed = 64 << 10
+
+// A replay is a client's body, passed on as it comes, whose beginning is
+// remembered: a short one can be sent again.
+type replay struct {
+	mu   sync.Mutex // the transport may still read for a call that it has given up
+	src  io.Reader
+	kept []byte
+	over bool // there was more than is kept
+}
+
+func (b *replay) again() (io.ReadCloser, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return nil, errors.New("the request body is too long to be sent again")
+	}
+	return &replayReader{body: b}, nil
+}
+
+// replayReader reads a replay from its beginning. Closing it does nothing: the
+// server closes the body.
+type replayReader struct {
+	body *replay
+	off  int
+}
+
+func (r *replayReader) Read(p []byte) (int, error) {
+	b := r.body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.off < len(b.kept) {
+		n := copy(p, b.kept[r.off:])
+		r.off += n
+		return n, nil
+	}
+	n, err := b.src.Read(p)
+	if b.over = b.over || len(b.kept)+n > maxReplayed; b.over {
+		b.kept = nil
+	} else {
+		b.kept = append(b.kept, p[:n]...)
+		r.off = len(b.kept)
+	}
+	return n, err
+}
+
+func (r *replayReader) Close() error { return nil }
 
 func (s *server) newProxy() *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
@@ -162,6 +236,9 @@ func (s *server) takeAnswer(x *exchange, res *http.Response) error {
 		return s.chatAnswer(x, res)
 	}
 	res.Body = s.mask.reader(res.Body)
+	if isEventStream(res.Header) {
+		setEventStream(res)
+	}
 	return nil
 }
 
@@ -183,7 +260,9 @@ func (s *server) watchIdle(x *exchange, body io.ReadCloser) io.ReadCloser {
 		return body
 	}
 	r := &idleReader{src: body, limit: limit, began: x.start, giveUp: func() { x.cancel(errUpstreamSilent) }}
+	r.mu.Lock()
 	r.timer = time.AfterFunc(limit, r.check)
+	r.mu.Unlock()
 	return r
 }
 

@@ -20,6 +20,7 @@ type server struct {
 	store    Store
 	watch    *storeWatch
 	keys     *keyring
+	forwards *headerSet
 	mask     *mask
 	models   *modelCache
 	sessions *sessions
@@ -35,7 +36,7 @@ type server struct {
 func newServer(cfg *config, store Store, log *slog.Logger) *server {
 	s := &server{
 		cfg: cfg, log: log, store: store,
-		keys: newKeyring(cfg), mask: newMask(cfg), sessions: newSessions(store, log),
+		keys: newKeyring(cfg), forwards: forwardedHeaders(cfg), mask: newMask(cfg), sessions: newSessions(store, log),
 		upstream: newUpstream(cfg), mux: http.NewServeMux(), started: time.Now(),
 	}
 	s.models = newModelCache(store, s.fetchModels, cfg, log)
@@ -60,29 +61,40 @@ func (s *server) Close(ctx context.Context) error {
 	return nil
 }
 
-// A route is one line of the table that follows.
+// A route is one line of the tables that follow.
 type route struct {
 	method, path string
 	handle       http.HandlerFunc
 }
 
-// routes fills the mux. A documented path with another method is 405, named by
-// the methods that it has.
+// routes fills the mux: what is open, what takes a key, and the rest.
 func (s *server) routes() {
-	table := []route{
+	s.serve(func(open http.HandlerFunc) http.HandlerFunc { return open }, []route{
 		{"GET", "/{$}", s.handlePage},
 		{"GET", "/health", s.handleHealth},
 		{"GET", "/ready", s.handleReady},
-		{"POST", "/v1/chat/completions", s.authed(s.handleChat)},
-		{"GET", "/v1/models", s.authed(s.handleModels)},
-		{"GET", "/v1/models/{id...}", s.authed(s.handleModel)},
-		{"DELETE", "/v1/models/{id...}", s.authed(s.handleForward)},
-		{"GET", "/context/{session_id}", s.authed(s.handleContext)},
-		{"DELETE", "/context/{session_id}", s.authed(s.handleDeleteContext)},
+	})
+	s.serve(s.authed, []route{
+		{"POST", "/v1/chat/completions", s.handleChat},
+		{"GET", "/v1/models", s.handleModels},
+		{"GET", "/v1/models/{id...}", s.handleModel},
+		{"DELETE", "/v1/models/{id...}", s.handleForward},
+		{"GET", "/context/{session_id...}", s.handleContext},
+		{"DELETE", "/context/{session_id...}", s.handleDeleteContext},
+	})
+	s.mux.HandleFunc("/v1/{path...}", s.authed(s.handleForward))
+	// Named, or the mux would redirect them to themselves with a slash.
+	for _, path := range []string{"/v1", "/context", "/"} {
+		s.mux.HandleFunc(path, s.authed(handleUnknown))
 	}
+}
+
+// serve adds routes behind a guard. Another method on their paths is 405, named
+// by the methods that there are.
+func (s *server) serve(guard func(http.HandlerFunc) http.HandlerFunc, table []route) {
 	allowed := map[string][]string{}
 	for _, rt := range table {
-		s.mux.HandleFunc(rt.method+" "+rt.path, rt.handle)
+		s.mux.HandleFunc(rt.method+" "+rt.path, guard(rt.handle))
 		allowed[rt.path] = append(allowed[rt.path], rt.method)
 		if rt.method == "GET" {
 			allowed[rt.path] = append(allowed[rt.path], "HEAD")
@@ -90,10 +102,8 @@ func (s *server) routes() {
 	}
 	for path, methods := range allowed {
 		slices.Sort(methods)
-		s.mux.HandleFunc(path, s.authed(refuseMethod(strings.Join(methods, ", "))))
+		s.mux.HandleFunc(path, guard(refuseMethod(strings.Join(methods, ", "))))
 	}
-	s.mux.HandleFunc("/v1/{path...}", s.authed(s.handleForward))
-	s.mux.HandleFunc("/", s.authed(handleUnknown))
 }
 
 // Handler is the gateway as the outside sees it.
@@ -112,57 +122,73 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request) {
 }
 
 // admitted decides, before anything else is looked at, whether a request is
-// taken: its path, the load, and whether the gateway is going down.
+// taken: what it is, whether the gateway is going down, and the load.
 func (s *server) admitted(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r)
 		if s.answerCORS(w, r) {
 			return
 		}
-		path, err := canonicalPath(r.URL.EscapedPath())
-		if err != nil {
-			writeError(w, x, err)
+		if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+			w.Header().Set("Connection", "close")
+			refuseMethod(everyMethod)(w, r)
 			return
 		}
-		r = withPath(r, path)
-		if path == "/health" || path == "/ready" {
+		r, refused := servable(r)
+		if refused == nil && (r.URL.Path == "/health" || r.URL.Path == "/ready") {
 			next(w, r)
 			return
 		}
-		if err := s.takes(r); err != nil {
-			w.Header().Set("Connection", "close")
-			writeError(w, x, err)
-			return
+		if refused == nil && s.draining.Load() {
+			refused = drainingError()
 		}
-		if n := s.inFlight.Add(1); s.cfg.MaxConcurrent > 0 && n > int64(s.cfg.MaxConcurrent) {
-			s.inFlight.Add(-1)
-			writeError(w, x, &apiError{
-				Status: http.StatusServiceUnavailable, Type: "server_error", Code: "server_is_overloaded", RetryAfter: time.Second,
-				Message: "the gateway has as many requests in flight as it may; send the request again in a moment",
-			})
+		if refused != nil {
+			w.Header().Set("Connection", "close")
+			writeError(w, x, refused)
 			return
 		}
 		defer s.inFlight.Add(-1)
+		if n := s.inFlight.Add(1); s.cfg.MaxConcurrent > 0 && n > int64(s.cfg.MaxConcurrent) {
+			writeError(w, x, overloadedError())
+			return
+		}
 		next(w, r)
 	}
 }
 
-// takes refuses what the gateway never serves.
-func (s *server) takes(r *http.Request) *apiError {
-	switch {
-	case s.draining.Load():
-		return drainingError()
-	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
-		return &apiError{Status: http.StatusMethodNotAllowed, Type: "invalid_request_error", Code: "method_not_allowed", NoRetry: true, Message: "this gateway does not serve the method " + r.Method}
-	case strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
-		status := http.StatusBadRequest
-		if r.URL.Path == "/v1/responses" {
-			status = http.StatusUpgradeRequired // agents fall back to plain HTTP at once on this one (dialects D-8)
-		}
-		return &apiError{Status: status, Type: "invalid_request_error", Code: "upgrade_not_supported", NoRetry: true, Message: "this gateway does not serve WebSocket; send the request over plain HTTP"}
+// servable is the request with its path in canonical form, or why nobody serves
+// it.
+func servable(r *http.Request) (*http.Request, *apiError) {
+	path, err := canonicalPath(r.URL.EscapedPath())
+	if err != nil {
+		return r, err
 	}
-	return nil
+	r = withPath(r, path)
+	if !asksForWebSocket(r.Header) {
+		return r, nil
+	}
+	status := http.StatusBadRequest
+	if path == "/v1/responses" {
+		status = http.StatusUpgradeRequired // agents fall back to plain HTTP at once on this one (dialects D-8)
+	}
+	return r, &apiError{
+		Status: status, Type: "invalid_request_error", Code: "upgrade_not_supported", NoRetry: true,
+		Message: "this gateway does not serve WebSocket; send the request over plain HTTP",
+	}
 }
+
+func asksForWebSocket(h http.Header) bool {
+	for protocol := range strings.SplitSeq(strings.Join(h["Upgrade"], ","), ",") {
+		name, _, _ := strings.Cut(strings.TrimSpace(protocol), "/")
+		if strings.EqualFold(name, "websocket") {
+			return true
+		}
+	}
+	return false
+}
+
+// everyMethod is what some path or other takes.
+const everyMethod = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 
 // answerCORS sets the headers that browsers ask for, if CORS_ORIGINS allows the
 // origin, and answers a preflight, which carries no key.
@@ -181,7 +207,7 @@ func (s *server) answerCORS(w http.ResponseWriter, r *http.Request) (answered bo
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}
-	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS")
+	h.Set("Access-Control-Allow-Methods", everyMethod)
 	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
 		h.Set("Access-Control-Allow-Headers", asked)
 	}
@@ -208,7 +234,7 @@ var apiRoots = []string{
 func canonicalPath(escaped string) (string, *apiError) {
 	bad := badRequest("", "the path is not in canonical form: no empty steps, no \".\" or \"..\", no control characters, encoded or not")
 	bad.Code = "invalid_path"
-	if !strings.HasPrefix(escaped, "/") {
+	if !strings.HasPrefix(escaped, "/") || strings.Contains(escaped, "//") {
 		return "", bad
 	}
 	path := escaped

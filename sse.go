@@ -1,11 +1,12 @@
 package main
 
-import (
-	"bytes"
-)
+import "bytes"
 
 // maxEventBytes bounds one server-sent event. Images arrive as base64 in one.
 const maxEventBytes = 32 << 20
+
+// maxKeptBuffer is the size from which a buffer is not kept for the next event.
+const maxKeptBuffer = 64 << 10
 
 // An event is one server-sent event. Its bytes are good until the next feed.
 type event struct {
@@ -22,8 +23,8 @@ func (e event) done() bool { return string(bytes.TrimSpace(e.data)) == "[DONE]" 
 // without any field name count as events too, since some upstreams send those.
 type eventParser struct {
 	partial []byte // a line whose end has not come yet
-	data    []byte // data lines of the event so far, when there are several
-	single  []byte // the only data line so far, still in the caller's buffer
+	single  []byte // the only data line of the event so far, still in the caller's buffer
+	data    []byte // else the data lines so far, joined
 	name    []byte
 	lines   int  // data lines of the event so far
 	afterCR bool // the last byte was a CR: an LF now belongs to it
@@ -72,15 +73,15 @@ func (p *eventParser) cutLine(b []byte) (line, rest []byte, ok bool) {
 		line = append(p.partial, line...)
 		p.partial = nil
 	}
-	if !p.started {
-		p.started = true
-		line = bytes.TrimPrefix(line, []byte("\ufeff"))
-	}
 	return line, rest, true
 }
 
 // line takes one line, without its end.
 func (p *eventParser) line(line []byte, on func(event)) {
+	if !p.started {
+		p.started = true
+		line = bytes.TrimPrefix(line, []byte("\ufeff"))
+	}
 	if len(line) == 0 {
 		p.dispatch(on)
 		return
@@ -105,39 +106,45 @@ func (p *eventParser) addData(value []byte) {
 		p.single = value
 		return
 	}
-	if p.lines == 2 {
-		p.data = append(p.data[:0], p.single...)
-		p.single = nil
-	}
+	p.keep()
 	p.data = append(append(p.data, '\n'), value...)
 	p.tooLong = len(p.data) > maxEventBytes
 }
 
+// dispatch hands the event on that a blank line, or the end, completes.
 func (p *eventParser) dispatch(on func(event)) {
 	if p.lines > 0 {
-		e := event{name: p.name, data: p.single}
-		if p.lines > 1 {
-			e.data = p.data
-		}
-		if len(p.name) == 0 {
-			e.name = nil
+		e := event{data: p.joined()}
+		if len(p.name) > 0 {
+			e.name = p.name
 		}
 		on(e)
 	}
-	p.lines, p.single, p.name = 0, nil, p.name[:0]
-	p.data = p.data[:0]
+	p.lines, p.single, p.name, p.data = 0, nil, p.name[:0], p.data[:0]
+	if cap(p.data) > maxKeptBuffer {
+		p.data = nil
+	}
+}
+
+// joined is the data of the event so far.
+func (p *eventParser) joined() []byte {
+	if p.single != nil {
+		return p.single
+	}
+	return p.data
 }
 
 // atDone says whether the line that ends a chat stream is in, though the blank
 // line after it may not be yet.
 func (p *eventParser) atDone() bool {
-	return p.lines == 1 && event{data: p.single}.done()
+	return p.lines == 1 && event{data: p.joined()}.done()
 }
 
 // keep copies what the event so far still has in the caller's buffer.
 func (p *eventParser) keep() {
 	if p.single != nil {
-		p.single = bytes.Clone(p.single)
+		p.data = append(p.data[:0], p.single...)
+		p.single = nil
 	}
 }
 
@@ -158,4 +165,36 @@ func appendEvent(dst []byte, name string, data []byte) []byte {
 	}
 	dst = append(append(dst, "data: "...), data...)
 	return append(dst, "\n\n"...)
+}
+
+// An edge is where the bytes of a stream that were handed on so far end.
+type edge struct {
+	missing int // line breaks until the next event can begin: 2 inside a line, 1 after one, 0 between events
+	afterCR bool
+}
+
+// pass takes the next bytes that are handed on.
+func (e *edge) pass(b []byte) {
+	end := len(bytes.TrimRight(b, "\r\n"))
+	if end > 0 {
+		e.missing, e.afterCR = 2, false
+	}
+	for _, c := range b[end:] {
+		if c == '\n' && e.afterCR {
+			e.afterCR = false
+			continue
+		}
+		e.afterCR = c == '\r'
+		e.missing = max(e.missing-1, 0)
+	}
+}
+
+// close appends what ends the event that the bytes so far have left open.
+func (e *edge) close(dst []byte) []byte {
+	if e.afterCR && e.missing > 0 {
+		dst = append(dst, '\n') // belongs to the CR
+	}
+	dst = append(dst, "\n\n"[:e.missing]...)
+	e.missing, e.afterCR = 0, false
+	return dst
 }

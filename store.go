@@ -32,9 +32,9 @@ var (
 // store that can't be reached, or refuses writes, as an error that wraps
 // errStoreDown. A context that is cancelled does not cut a call short: the turn
 // of a client that has left is still to be recorded, and a connection with half
-// an answer in it is of no use. Byte slices handed in are not kept after the call returns
-// unless copied; those handed out belong to the caller, who does not write to
-// them.
+// an answer in it is of no use. Byte slices handed in are not kept after the call
+// returns unless copied; those handed out belong to the caller, who does not
+// write to them.
 type Store interface {
 	// History returns a session's threads, the one written last at the end, in
 	// one round trip. Only the threads that pick names have their Turns.

@@ -31,10 +31,11 @@ import (
 // A command that is cut off, by a time-out or a lost connection, takes its
 // connection with it: the next borrower must not read someone else's answer.
 type redisStore struct {
-	address redisAddress
-	prefix  string // of every key
+	address *redisAddress // a pointer, so that printing the store shows no password
+	prefix  string        // of every key
 	limits  storeLimits
 	timeout time.Duration // storeTimeout; shorter in tests
+	slots   chan struct{} // one for each connection in use
 	pool    *redis.Pool
 	breaker breaker
 }
@@ -60,14 +61,18 @@ func newRedisStore(rawURL, prefix string, limits storeLimits) (*redisStore, erro
 	if err != nil {
 		return nil, fmt.Errorf("REDIS_URL: %w", err)
 	}
-	s := &redisStore{address: address, prefix: prefix, limits: limits, timeout: storeTimeout}
+	s := &redisStore{
+		address: address,
+		prefix:  prefix,
+		limits:  limits,
+		timeout: storeTimeout,
+		slots:   make(chan struct{}, redisMaxConns),
+	}
 	s.pool = &redis.Pool{
 		DialContext:         s.dial,
 		TestOnBorrowContext: s.test,
 		MaxIdle:             redisMaxConns,
-		MaxActive:           redisMaxConns,
 		IdleTimeout:         redisIdleTimeout,
-		Wait:                true,
 	}
 	return s, nil
 }
@@ -208,7 +213,15 @@ func (s *redisStore) attempt(ctx context.Context, command func(context.Context, 
 	return reply, nil
 }
 
+// once waits for a slot here and not in the pool, which panics when it is closed
+// at the moment in which a waiter's time runs out.
 func (s *redisStore) once(ctx context.Context, command func(context.Context, redis.Conn) (any, error)) (any, error) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("none of %d connections became free in time", cap(s.slots))
+	}
 	c, err := s.pool.GetContext(ctx)
 	if err != nil {
 		return nil, err
@@ -646,12 +659,12 @@ const redisURLForms = `accepted are redis://[[user]:password@]host[:port][/datab
 // parseRedisURL reads an address of the forms that redisURLForms names. A user
 // without a password is taken for a password, as redis-cli does. Errors quote
 // nothing: what went wrong may be a password.
-func parseRedisURL(rawURL string) (redisAddress, error) {
+func parseRedisURL(rawURL string) (*redisAddress, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Fragment != "" || u.Opaque != "" {
-		return redisAddress{}, errors.New("not a valid address; " + redisURLForms)
+		return nil, errors.New("not a valid address; " + redisURLForms)
 	}
-	var a redisAddress
+	a := &redisAddress{}
 	switch u.Scheme {
 	case "redis":
 		err = a.readHost(u)
@@ -664,7 +677,7 @@ func parseRedisURL(rawURL string) (redisAddress, error) {
 		err = errors.New("unknown or no scheme; " + redisURLForms)
 	}
 	if err != nil {
-		return redisAddress{}, err
+		return nil, err
 	}
 	if u.User != nil {
 		password, ok := u.User.Password()
@@ -676,6 +689,9 @@ func parseRedisURL(rawURL string) (redisAddress, error) {
 	}
 	return a, nil
 }
+
+// String leaves out user and password.
+func (a *redisAddress) String() string { return a.address }
 
 // readHost reads an address with a host and the database in the path or in the
 // query.
@@ -734,7 +750,7 @@ func (a *redisAddress) readDatabase(text string) error {
 }
 
 // connect opens the socket, TLS included.
-func (a redisAddress) connect(ctx context.Context) (*redisSocket, error) {
+func (a *redisAddress) connect(ctx context.Context) (*redisSocket, error) {
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, a.network, a.address)
 	if err != nil {
@@ -753,7 +769,7 @@ func (a redisAddress) connect(ctx context.Context) (*redisSocket, error) {
 
 // login sends password and database. Of an answer to the password only the first
 // word is kept: a Redis that does not know AUTH repeats its arguments.
-func (a redisAddress) login(ctx context.Context, c *redisConn) error {
+func (a *redisAddress) login(ctx context.Context, c *redisConn) error {
 	if a.password != "" {
 		args := []any{string(a.password)}
 		if a.user != "" {

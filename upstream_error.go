@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -18,40 +20,31 @@ const maxErrorBytes = 1 << 20
 // it (dialects F-1, F-2).
 type upstreamReport struct {
 	message, typ, code, param string
-	status                    int  // from error.code, 0 if that is no HTTP status
+	status                    int  // what it says of itself, 0 if that is no HTTP status
 	openai                    bool // an OpenAI client understands it as it is
 }
 
 // parseUpstreamError reads a JSON error; ok is false when body is none.
 func parseUpstreamError(body []byte) (e upstreamReport, ok bool) {
-	body = bytes.TrimSpace(body)
-	if checkJSON(body) != nil {
+	whole := bytes.TrimSpace(body)
+	if checkJSON(whole) != nil {
 		return e, false
 	}
-	for first := range elements(body) { // one upstream wraps its errors in a list
+	body = whole
+	for first := range elements(whole) { // Gemini's service wraps its errors in a list
 		body = first
 		break
 	}
 	inner := member(body, "error")
-	switch {
-	case isObject(inner):
+	if isObject(inner) {
 		e.read(inner)
-		e.openai = e.message != ""
-	case isString(inner):
+		e.openai = isObject(whole) && isString(member(inner, "message"))
+	} else {
 		e.read(body)
-		e.message = text(inner)
-	default:
-		e.read(body)
-		if e.message == "" {
-			e.message = detail(member(body, "detail"))
-		}
-		for first := range elements(member(body, "errors")) {
-			if e.message == "" {
-				e.message = text(member(first, "message"))
-			}
-		}
+		e.message = cmp.Or(text(inner), e.message)
 	}
-	return e, e.message != ""
+	e.message = cmp.Or(e.message, text(member(body, "message")), detail(member(body, "detail")), firstMessage(member(body, "errors")))
+	return e, e.message != "" || e.openai
 }
 
 func (e *upstreamReport) read(obj []byte) {
@@ -59,7 +52,7 @@ func (e *upstreamReport) read(obj []byte) {
 		switch string(k) {
 		case "message":
 			e.message = text(v)
-			if isObject(v) {
+			if !isString(v) && !isNull(v) {
 				e.message = string(v)
 			}
 		case "type":
@@ -67,14 +60,38 @@ func (e *upstreamReport) read(obj []byte) {
 		case "param":
 			e.param = text(v)
 		case "code":
-			e.code = text(v)
-			if n := intOf(v); n >= 400 && n < 600 {
-				e.status = int(n)
-			} else if n > 0 {
-				e.code = string(v)
+			e.readCode(v)
+		case "status":
+			if status, ok := googleStatus[text(v)]; ok && e.status == 0 {
+				e.status = status
 			}
 		}
 	}
+}
+
+func (e *upstreamReport) readCode(v []byte) {
+	e.code = text(v)
+	if intOf(v) > 0 {
+		e.code = string(v)
+	}
+	if n := intOf([]byte(e.code)); n >= 400 && n < 600 {
+		e.status = int(n)
+	}
+}
+
+// googleStatus are the HTTP statuses of the names that Gemini's errors have
+// (dialects B.8).
+var googleStatus = map[string]int{
+	"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400, "UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403,
+	"NOT_FOUND": 404, "ABORTED": 409, "ALREADY_EXISTS": 409, "RESOURCE_EXHAUSTED": 429,
+	"INTERNAL": 500, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504,
+}
+
+func firstMessage(errors []byte) string {
+	for first := range elements(errors) {
+		return text(member(first, "message"))
+	}
+	return ""
 }
 
 // detail is the text of the shape in which Python frameworks report errors.
@@ -96,6 +113,8 @@ func (e upstreamReport) inside200(m *mask) *apiError {
 	status := e.status
 	kind := strings.ToLower(e.typ + " " + e.code)
 	switch {
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return refusedKey(status)
 	case status != 0:
 	case strings.Contains(kind, "rate_limit"):
 		status = http.StatusTooManyRequests
@@ -113,19 +132,32 @@ func (e upstreamReport) inside200(m *mask) *apiError {
 // matrix in dialects F.2, and the upstream's own where it has some.
 func (e upstreamReport) apiError(status int, m *mask) *apiError {
 	to, typ, code := mapStatus(status)
-	if to >= 500 {
-		e.typ, e.code = "", "" // what is the upstream's own failure is not the client's to act on
-	}
-	if e.typ == "" {
-		e.typ = typ
-	}
-	if e.code == "" {
-		e.code = code
+	switch {
+	case e.contextTooLong(status):
+		to, typ, code = http.StatusBadRequest, "invalid_request_error", "context_length_exceeded"
+	case to < 500: // what is the upstream's own failure is not the client's to act on
+		typ = cmp.Or(e.typ, typ)
+		if e.code != strconv.Itoa(status) {
+			code = cmp.Or(e.code, code)
+		}
 	}
 	return &apiError{
-		Status: to, Type: e.typ, Code: e.code, Param: e.param, Message: m.text(e.message),
-		NoRetry: e.code == "insufficient_quota", cause: fmt.Errorf("upstream status %d", status),
+		Status: to, Type: typ, Code: code, Param: e.param,
+		Message: m.text(cmp.Or(e.message, plainMessage(status, nil))),
+		NoRetry: typ == "insufficient_quota" || code == "insufficient_quota",
+		cause:   upstreamStatus(status),
 	}
+}
+
+// upstreamStatus is an error's cause as the log shows it.
+func upstreamStatus(status int) error { return fmt.Errorf("upstream status %d", status) }
+
+// refusedKey is the answer when the upstream does not take the gateway's key,
+// which no client can help (dialects I-5).
+func refusedKey(status int) *apiError {
+	e := upstreamFailure(http.StatusBadGateway, "upstream_auth", "the upstream refused this gateway's key; its operator must check A4F_API_KEY", upstreamStatus(status))
+	e.NoRetry = true
+	return e
 }
 
 // mapStatus is the matrix of dialects F.2 for OpenAI clients.
@@ -174,9 +206,7 @@ func (s *server) upstreamError(x *exchange, res *http.Response) error {
 	s.mask.bytes(body)
 	setBody(res, body)
 	addRetryAfter(res.Header, res.StatusCode)
-	if e.NoRetry {
-		res.Header.Set("X-Should-Retry", "false")
-	}
+	e.sayRetry(res.Header)
 	return nil
 }
 
@@ -184,26 +214,30 @@ func (s *server) upstreamError(x *exchange, res *http.Response) error {
 // OpenAI client can have it as it is.
 func (s *server) classify(res *http.Response, body []byte) (e *apiError, asIs bool) {
 	status := res.StatusCode
-	if (status == 401 || status == 403) && s.cfg.Auth != authPassthrough {
-		e := upstreamFailure(http.StatusBadGateway, "upstream_auth", "the upstream refused this gateway's key; its operator must check A4F_API_KEY", fmt.Errorf("upstream status %d", status))
+	if (status == http.StatusUnauthorized || status == http.StatusForbidden) && s.cfg.Auth != authPassthrough {
+		return refusedKey(status), false
+	}
+	report, ok := parseUpstreamError(body)
+	if !ok && isNoAPI(res, body) {
+		e := upstreamFailure(http.StatusBadGateway, "upstream_malformed", "the upstream does not know this path; its operator must check A4F_BASE_URL", upstreamStatus(status))
 		e.NoRetry = true
 		return e, false
 	}
-	report, ok := parseUpstreamError(body)
 	if !ok {
-		if (status == 404 || status == 405) && looksLikeNoAPI(body) {
-			return upstreamFailure(http.StatusBadGateway, "upstream_malformed", "the upstream does not know this path; its operator must check A4F_BASE_URL", fmt.Errorf("upstream status %d", status)), false
-		}
 		report.message = plainMessage(status, body)
 	}
 	return report.apiError(status, s.mask), report.openai
 }
 
-// looksLikeNoAPI says whether an error came from a web server that has no API at
-// this address.
-func looksLikeNoAPI(body []byte) bool {
+// isNoAPI says whether an error came from a web server that has no API at this
+// address. An answer to HEAD has no body that could tell.
+func isNoAPI(res *http.Response, body []byte) bool {
+	if res.StatusCode != http.StatusNotFound && res.StatusCode != http.StatusMethodNotAllowed {
+		return false
+	}
 	body = bytes.TrimSpace(body)
-	return len(body) == 0 || body[0] == '<' || body[0] != '{' && body[0] != '['
+	isJSON := len(body) > 0 && (body[0] == '{' || body[0] == '[')
+	return !isJSON && res.Request.Method != http.MethodHead
 }
 
 var htmlTitle = regexp.MustCompile(`(?is)<title[^>]*>([^<]{1,200})`)
@@ -235,18 +269,24 @@ func answerWithError(x *exchange, res *http.Response, e *apiError) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"Content-Disposition", "Content-Range", "Accept-Ranges", "Etag", "Last-Modified", "Cache-Control", "X-Accel-Buffering"} {
-		delete(res.Header, name)
+	for name := range res.Header {
+		if ofTheBody.has(name) {
+			delete(res.Header, name)
+		}
 	}
 	res.StatusCode, res.Status = status, ""
 	res.Header.Set("Content-Type", "application/json")
 	setBody(res, body)
 	addRetryAfter(res.Header, status)
-	if e.NoRetry {
-		res.Header.Set("X-Should-Retry", "false")
-	}
+	e.sayRetry(res.Header)
 	return nil
 }
+
+// ofTheBody are the headers that go with a body which is replaced.
+var ofTheBody = newHeaderSet("Content-*", "Accept-Ranges", "Etag", "Last-Modified", "Expires", "Cache-Control", "Digest", "Repr-Digest", "X-Accel-Buffering")
+
+// maxRetryAfter bounds a computed Retry-After.
+const maxRetryAfter = 600 // seconds
 
 // addRetryAfter tells the clients that know only Retry-After what an upstream
 // said in other headers (dialects F.5).
@@ -254,28 +294,52 @@ func addRetryAfter(h http.Header, status int) {
 	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable || h.Get("Retry-After") != "" {
 		return
 	}
-	var wait time.Duration
-	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil {
-		wait = time.Duration(ms * float64(time.Millisecond))
-	}
-	for _, name := range []string{"X-Ratelimit-Reset-Requests", "X-Ratelimit-Reset-Tokens"} {
-		v := h.Get(name)
-		d, err := time.ParseDuration(v)
-		if seconds, err2 := strconv.ParseFloat(v, 64); err != nil && err2 == nil {
-			d, err = time.Duration(seconds*float64(time.Second)), nil
-		}
-		if err == nil && wait == 0 {
-			wait = d
-		}
+	wait := seconds(h.Get("Retry-After-Ms")) / 1000
+	if wait == 0 {
+		wait = untilReset(h)
 	}
 	if wait > 0 {
-		h.Set("Retry-After", strconv.Itoa(int(min((wait+time.Second-1)/time.Second, 600))))
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(min(wait, maxRetryAfter)))))
 	}
+}
+
+// untilReset is how many seconds are left until the limits are reset that are
+// used up, or all of them when none says that it is; 0 when nothing is said.
+func untilReset(h http.Header) float64 {
+	var usedUp, all float64
+	for name := range h {
+		limit, ok := strings.CutPrefix(name, "X-Ratelimit-Reset-")
+		if !ok {
+			continue
+		}
+		wait := seconds(h.Get(name))
+		all = max(all, wait)
+		if h.Get("X-Ratelimit-Remaining-"+limit) == "0" {
+			usedUp = max(usedUp, wait)
+		}
+	}
+	return cmp.Or(usedUp, all)
+}
+
+// seconds reads a number, or a duration such as 6m0s; 0 for anything else.
+func seconds(v string) float64 {
+	n, err := strconv.ParseFloat(v, 64)
+	if d, err2 := time.ParseDuration(v); err != nil && err2 == nil {
+		n, err = d.Seconds(), nil
+	}
+	if err != nil || !(n > 0) {
+		return 0
+	}
+	return n
 }
 
 // contextOverflow are the words with which upstreams say that a request is too
 // long for the model (dialects F-20).
 var contextOverflow = regexp.MustCompile(`(?i)maximum context length|context (window|length|size)|exceeds? the (available|maximum|model'?s) context|prompt is too long|too many (input )?tokens|input (is )?too long|input length and .max_tokens. exceed|prompt token count .* exceeds|reduce the length`)
+
+// maxErrorWait bounds the wait for the rest of an error whose text decides
+// whether the request is repeated.
+const maxErrorWait = 10 * time.Second
 
 // contextTooLong says whether an answer is that error. The body can still be
 // read afterwards.
@@ -285,15 +349,31 @@ func contextTooLong(res *http.Response) bool {
 	default:
 		return false
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxErrorBytes))
-	res.Body = readCloser{io.MultiReader(bytes.NewReader(body), res.Body), res.Body}
+	if decompress(res) != nil {
+		return false
+	}
+	body := res.Body
+	defer time.AfterFunc(maxErrorWait, func() { body.Close() }).Stop()
+	read, err := io.ReadAll(io.LimitReader(body, maxErrorBytes))
+	res.Body = readCloser{io.MultiReader(bytes.NewReader(read), body), body}
 	if err != nil {
 		return false
 	}
-	e, _ := parseUpstreamError(body)
-	switch e.code {
-	case "context_length_exceeded", "string_above_max_length", "model_max_prompt_tokens_exceeded":
-		return true
+	e, _ := parseUpstreamError(read)
+	return e.contextTooLong(res.StatusCode)
+}
+
+func (e upstreamReport) contextTooLong(status int) bool {
+	switch status {
+	case 400, 413, 422, 500:
+	default:
+		return false
 	}
-	return e.typ == "exceed_context_size_error" || e.code == "exceed_context_size_error" || contextOverflow.MatchString(e.message)
+	for _, kind := range []string{e.code, e.typ} {
+		switch kind {
+		case "context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "model_max_prompt_tokens_exceeded":
+			return true
+		}
+	}
+	return contextOverflow.MatchString(e.message)
 }
