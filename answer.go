@@ -299,7 +299,7 @@ func (s *server) recordAnswer(x *exchange, body []byte) storing {
 		return stored
 	}
 	for c := range elements(member(body, "choices")) {
-		if m := member(c, "message"); isObject(m) {
+		if m := member(c, "message"); isObject(m) && intOf(member(c, "index")) == 0 {
 			return s.sessions.record(x.ctx, x.session, recordable(m), false)
 		}
 	}

@@ -22,9 +22,38 @@ const (
 	slowestBody = 1 << 10 // bytes a second
 )
 
-// limitBody puts the limits on a request's body that hold for every route: its
-// size, its pace, and its encoding, which is taken off.
+// limitBody makes a request's body ready to be forwarded as it comes. It reads
+// the beginning, or all of a short one, so that a body which is cut off or badly
+// framed does not reach the upstream.
 func (s *server) limitBody(w http.ResponseWriter, r *http.Request) error {
+	if err := s.openBody(w, r); err != nil {
+		return err
+	}
+	b, ok := r.Body.(*clientBody)
+	if !ok {
+		return nil
+	}
+	read, size := b.Reader.Read, int64(firstRead)
+	if 0 < r.ContentLength && r.ContentLength <= shortBody {
+		read, size = b.readFull, r.ContentLength
+	}
+	head := make([]byte, size)
+	n, err := read(head)
+	if err != nil && err != io.EOF {
+		return bodyError(err)
+	}
+	b.Reader = io.MultiReader(bytes.NewReader(head[:n]), b.Reader)
+	return nil
+}
+
+const (
+	shortBody = 16 << 10 // up to this declared length, a forwarded body is awaited whole
+	firstRead = 4 << 10  // of any other
+)
+
+// openBody puts the limits on a request's body that hold for every route: its
+// size, its pace, and its encoding, which is taken off.
+func (s *server) openBody(w http.ResponseWriter, r *http.Request) error {
 	limit := s.cfg.MaxBodyBytes
 	if limit > 0 && r.ContentLength > limit {
 		return bodyTooLarge(limit)
@@ -48,7 +77,7 @@ func (s *server) limitBody(w http.ResponseWriter, r *http.Request) error {
 		body.Reader = io.LimitReader(paced, r.ContentLength)
 	}
 	if limit > 0 {
-		body.Reader = http.MaxBytesReader(w, readCloser{body.Reader, paced}, limit)
+		body.Reader = http.MaxBytesReader(w, io.NopCloser(body.Reader), limit)
 	}
 	r.Body = body
 	return nil
@@ -60,7 +89,7 @@ const maxBodyGuess = 1 << 20
 
 // readBody reads a request's body whole, within the limits.
 func (s *server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if err := s.limitBody(w, r); err != nil {
+	if err := s.openBody(w, r); err != nil {
 		return nil, err
 	}
 	if r.Body == nil {
@@ -197,8 +226,8 @@ type readCloser struct {
 }
 
 // A clientBody is a request's body as handlers read it: unpacked and within the
-// limits. It notes in the exchange what has come. The transport may read a body
-// to the end of the exchange and beyond, so nothing is noted after Close.
+// limits. It notes in the exchange what has come, until Close: the transport may
+// still read when the exchange is over. The server closes the body itself.
 type clientBody struct {
 	io.Reader
 	paced   *pacedBody
@@ -218,6 +247,9 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// readFull fills p, before the first Read.
+func (b *clientBody) readFull(p []byte) (int, error) { return io.ReadFull(b.Reader, p) }
+
 func (b *clientBody) note(read []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -233,14 +265,14 @@ func (b *clientBody) note(read []byte) {
 
 func (b *clientBody) Close() error {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.closed = true
-	b.mu.Unlock()
-	return b.paced.Close()
+	return nil
 }
 
 // pacedBody gives a client no longer for its body than it needs, and counts it.
 type pacedBody struct {
-	src     io.ReadCloser
+	src     io.Reader
 	control interface{ SetReadDeadline(time.Time) error }
 	start   time.Time
 	until   time.Time // the read deadline that is set
@@ -268,8 +300,6 @@ func (b *pacedBody) extend(now time.Time) {
 	}
 	b.control.SetReadDeadline(b.until)
 }
-
-func (b *pacedBody) Close() error { return b.src.Close() }
 
 // clientBodyError is a failure to read what the client sends, as against one of
 // the upstream's.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -46,21 +47,20 @@ func (s *server) handleContext(w http.ResponseWriter, r *http.Request) {
 }
 
 func viewThread(th *thread) threadView {
-	v := threadView{Turns: len(th.Turns), Trimmed: th.Mark.Messages}
-	list := [][]byte{}
+	turns := wholeTurns(th.Turns)
+	v := threadView{Turns: len(turns), Trimmed: th.Mark.Messages}
+	var list [][]byte
 	if len(th.System) > 0 {
 		list = append(list, th.System)
 	}
-	for i := range th.Turns {
-		rec := th.Turns[i].Record
-		v.Incomplete = string(member(rec, "incomplete")) == "true"
-		for m := range elements(member(rec, "messages")) {
+	for _, t := range turns {
+		v.Incomplete = t.incomplete()
+		for m := range t.messages() {
 			list = append(list, m)
 			v.Trimmed--
 		}
 	}
-	joined := append([]byte{'['}, bytes.Join(list, []byte(","))...)
-	v.Messages = append(joined, ']')
+	v.Messages = slices.Concat([]byte("["), bytes.Join(list, []byte(",")), []byte("]"))
 	return v
 }
 
@@ -68,10 +68,7 @@ func viewThread(th *thread) threadView {
 func (s *server) handleDeleteContext(w http.ResponseWriter, r *http.Request) {
 	x := exchangeOf(r)
 	key := sessionKey{x.cred.Owner, r.PathValue("session_id")}
-	if s.sessions.waiting(key) {
-		s.sessions.flush(x.ctx)
-	}
-	if err := s.store.Delete(x.ctx, key); err != nil {
+	if err := s.sessions.forget(x.ctx, key); err != nil {
 		writeError(w, x, contextError(err))
 		return
 	}

@@ -100,7 +100,7 @@ func (x *exchange) clientGone() bool {
 // fail notes for the log that the exchange ended with e.
 func (x *exchange) fail(e *apiError) {
 	x.failure = e
-	if x.outcome == outcomeOK && (e.Type == "upstream_error" || e.Type == "timeout" || x.upstreamStatus >= 400) {
+	if x.outcome == outcomeOK && (e.Type == "upstream_error" || e.Type == "timeout" || x.upstreamStatus != 0) {
 		x.outcome = outcomeUpstreamError
 	}
 }
@@ -269,6 +269,8 @@ func wrongType(param, want string, got []byte) *apiError {
 		kind = "an array"
 	case 't', 'f':
 		kind = "a boolean"
+	case 'n':
+		kind = "null"
 	}
 	e := badRequest(param, "Invalid type for '"+param+"': expected "+want+", but got "+kind+" instead.")
 	e.Code = "invalid_type"

@@ -569,6 +569,8 @@ func recordable(message []byte) []byte {
 		switch key := string(k); {
 		case key == "role":
 			continue
+		case key == "content" && isNull(v) && !hasCalls:
+			v = []byte(`""`) // null goes with tool calls alone
 		case key == "content":
 		case isNull(v), len(v) == 2 && (v[0] == '[' || v[0] == '"'):
 			continue

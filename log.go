@@ -39,7 +39,7 @@ func (s *server) logged(next http.HandlerFunc) http.Handler {
 func (s *server) finish(w *statusWriter, r *http.Request, x *exchange) {
 	p := recover()
 	if p != nil && p != http.ErrAbortHandler {
-		s.log.Error("panic", "id", x.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		s.log.Error("panic", "id", x.id, "panic", s.unsecret(x, fmt.Sprint(p)), "stack", s.unsecret(x, string(debug.Stack())))
 		x.failure = errors.New("panic")
 		if w.status == 0 {
 			writeError(w, x, &apiError{Status: http.StatusInternalServerError, Type: "server_error", Message: "the gateway failed at this request; its log has the reason under the id " + x.id})
@@ -118,19 +118,29 @@ func (s *server) logExchange(w *statusWriter, r *http.Request, x *exchange) {
 		add(slog.String("traceparent", x.trace))
 	}
 	if x.failure != nil {
-		add(slog.String("error", s.mask.text(x.failure.Error())))
+		add(slog.String("error", s.unsecret(x, x.failure.Error())))
 	}
 	if s.cfg.LogBodies {
-		add(slog.String("request_body", s.shown(x.requestBody)))
-		add(slog.String("response_body", s.shown(w.body)))
+		add(slog.String("request_body", s.shown(x, x.requestBody)))
+		add(slog.String("response_body", s.shown(x, w.body)))
 	}
 	s.log.LogAttrs(context.Background(), level, "request", attrs...)
 }
 
 // shown is a body as a log line shows it. The mask changes no length.
-func (s *server) shown(body []byte) string {
-	masked := s.mask.text(string(body))
+func (s *server) shown(x *exchange, body []byte) string {
+	masked := s.unsecret(x, string(body))
 	return masked[:min(len(masked), maxShownBody)]
+}
+
+// unsecret is text without the keys that it may hold: those that the gateway
+// knows, and the client's own, which in mode passthrough is one that it does not.
+func (s *server) unsecret(x *exchange, text string) string {
+	text = s.mask.text(text)
+	if key := string(x.cred.Key); len(key) >= minMasked {
+		text = strings.ReplaceAll(text, key, strings.Repeat("*", len(key)))
+	}
+	return text
 }
 
 func inMilliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -103,8 +103,7 @@ func (x *exchange) attach(req *http.Request) {
 		req.GetBody = func() (io.ReadCloser, error) { return x.payload.reader(), nil }
 	case req.Body != nil:
 		b := &replay{src: req.Body}
-		req.Body = &replayReader{body: b}
-		req.GetBody = b.again
+		req.Body, req.GetBody = &replayReader{body: b}, b.again
 	}
 	// An empty value is not sent, but lets the transport repeat the request when
 	// a kept connection turns out to be dead before any answer.

@@ -117,6 +117,9 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request) {
 		if _, path, ok := strings.Cut(r.Pattern, " "); ok {
 			x.route = path
 		}
+		if b, ok := r.Body.(*clientBody); ok {
+			b.Close()
+		}
 	}()
 	s.mux.ServeHTTP(w, r)
 }

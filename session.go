@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"iter"
 	"net/http"
 	"slices"
 	"strconv"
@@ -70,16 +71,12 @@ func (s *server) openSession(r *http.Request, x *exchange, messages []byte) (*hi
 	if recordOnly {
 		mode = modeRecord
 	}
-	c, ok := parseConversation(messages)
-	if !ok {
-		return nil, nil // messages that are not objects: the upstream refuses them better than we could
+	c, err := parseConversation(messages)
+	if err != nil {
+		return nil, err
 	}
 	x.session = &sessionTurn{key: sessionKey{x.cred.Owner, id}, mode: mode, put: -1}
-	if c.managed || mode == modeRecord {
-		s.recordSession(x, c)
-		return nil, nil
-	}
-	return s.continueSession(x, c)
+	return s.planSession(x, c)
 }
 
 // sessionID is the id that the request carries, "" for none. recordOnly says
@@ -96,16 +93,17 @@ func (s *server) sessionID(h http.Header) (id string, recordOnly bool, err error
 		case len(values) == 1 && validSessionID(values[0]):
 			return values[0], !own, nil
 		case own:
-			return "", false, badRequest("X-Session-Id", "X-Session-Id must be sent once and hold 1 to 255 visible ASCII characters, and can't be a path step such as \"..\"")
+			return "", false, badRequest("X-Session-Id", "X-Session-Id must be sent once and hold 1 to 255 visible ASCII characters, and can't be \"/\" or a path step such as \"..\"")
 		}
 	}
 	return "", false, nil
 }
 
 // validSessionID says whether an id is taken: whatever is taken can also be read
-// back under /context/.
+// back under /context/. A lone slash can't: ServeMux takes it for a trailing one,
+// even when it is encoded.
 func validSessionID(id string) bool {
-	if len(id) == 0 || len(id) > 255 || !safeSegment(id) {
+	if len(id) == 0 || len(id) > 255 || id == "/" || !safeSegment(id) {
 		return false
 	}
 	for i := range len(id) {
@@ -116,42 +114,35 @@ func validSessionID(id string) bool {
 	return true
 }
 
-// recordSession notes where the turn of a request that goes upstream untouched
-// belongs. It never fails a request: what can't be decided now is decided when
-// the turn is written.
-func (s *server) recordSession(x *exchange, c *conversation) {
+// planSession decides where the turn goes and which history it continues. A
+// request that goes upstream untouched never fails here: what can't be decided
+// now is decided when its turn is written.
+func (s *server) planSession(x *exchange, c *conversation) (*history, error) {
 	t := x.session
-	rec, err := s.sessions.history(x.ctx, t.key, threadPick{Kind: pickNone})
-	if err != nil && !errors.Is(err, errNotFound) {
+	untouched := c.managed || t.mode == modeRecord
+	rec, err := s.sessions.history(x.ctx, t.key, t.pick(c))
+	switch {
+	case err == nil || errors.Is(err, errNotFound):
+	case untouched:
 		t.unplanned = c.clone()
-		return
-	}
-	t.plan(c, rec)
-}
-
-// continueSession reads the history of a new turn.
-func (s *server) continueSession(x *exchange, c *conversation) (*history, error) {
-	t := x.session
-	pick := threadPick{Kind: pickLast}
-	if t.mode == modeAuto && c.systemID != "" {
-		pick = threadPick{Kind: pickID, ID: c.systemID}
-	}
-	rec, err := s.sessions.history(x.ctx, t.key, pick)
-	if err != nil && !errors.Is(err, errNotFound) {
+		return nil, nil
+	default:
 		return nil, storeUnavailable(err)
 	}
-	t.plan(c, rec)
+	th := t.plan(c, rec)
+	if untouched {
+		return nil, nil
+	}
 	t.put = 0
-	th := rec.thread(t.write.Thread)
 	if th == nil {
 		return nil, nil
 	}
 	h := &history{conversation: c, turns: th.Turns}
-	if n := len(h.turns); n > 0 && repeats(h.turns[n-1], t.last) {
-		t.write.Replaces = h.turns[n-1].ID
-		h.turns = h.turns[:n-1]
+	if t.write.Replaces != "" {
+		h.turns = h.turns[:len(h.turns)-1]
 	}
-	if len(c.system.raw) == 0 {
+	h.turns = wholeTurns(h.turns)
+	if len(c.system) == 0 {
 		h.system = th.System
 	}
 	return h, nil
@@ -167,28 +158,43 @@ func (t *sessionTurn) describe(h http.Header) {
 	}
 }
 
-// plan decides which thread the turn goes to and what of the request is new.
-func (t *sessionTurn) plan(c *conversation, rec *sessionRecord) {
+// pick says whose turns have to be read to plan the turn: a managed request is
+// compared with the threads' marks alone.
+func (t *sessionTurn) pick(c *conversation) threadPick {
+	switch {
+	case c.managed:
+		return threadPick{Kind: pickNone}
+	case t.mode != modeContinue && c.systemID != "":
+		return threadPick{Kind: pickID, ID: c.systemID}
+	}
+	return threadPick{Kind: pickLast}
+}
+
+// plan decides which thread the turn goes to and what of the request is new. It
+// returns the thread as it is, nil for a new one.
+func (t *sessionTurn) plan(c *conversation, rec *sessionRecord) *thread {
 	th := t.pickThread(c, rec)
-	t.thread = "new"
+	t.thread, t.write.Thread = "new", c.systemID
 	if th != nil {
-		t.thread = "continued"
-		t.write.Thread = th.ID
-	} else {
-		t.write.Thread = c.systemID
+		t.thread, t.write.Thread = "continued", th.ID
 	}
-	if len(c.system.raw) > 0 && (th == nil || th.ID != c.systemID) {
-		t.write.System = bytes.Clone(c.system.raw)
+	if len(c.system) > 0 && (th == nil || !bytes.Equal(th.System, c.system)) {
+		t.write.System = bytes.Clone(c.system)
 	}
-	if !c.managed {
+	switch {
+	case !c.managed:
 		t.last = c.from(0)
-		return
-	}
-	if th != nil && c.startsWith(th.Mark) {
+		if th != nil && len(th.Turns) > 0 {
+			if last := th.Turns[len(th.Turns)-1]; repeats(last, t.last) {
+				t.write.Replaces = last.ID
+			}
+		}
+	case th != nil && c.startsWith(th.Mark):
 		t.last = c.from(th.Mark.Messages)
-		return
+	default:
+		t.planReplace(c)
 	}
-	t.planReplace(c)
+	return th
 }
 
 // pickThread is the thread that a conversation belongs to, nil for a new one.
@@ -196,14 +202,10 @@ func (t *sessionTurn) pickThread(c *conversation, rec *sessionRecord) *thread {
 	if rec == nil || len(rec.Threads) == 0 {
 		return nil
 	}
-	newest := &rec.Threads[len(rec.Threads)-1]
-	if t.mode == modeContinue {
-		return newest
-	}
-	if c.systemID != "" || !c.managed {
-		if c.systemID == "" {
-			return newest
-		}
+	switch {
+	case t.mode == modeContinue, c.systemID == "" && !c.managed:
+		return &rec.Threads[len(rec.Threads)-1]
+	case c.systemID != "":
 		return rec.thread(c.systemID)
 	}
 	// A managed conversation without a system prompt goes to the thread that it
@@ -220,7 +222,7 @@ func (t *sessionTurn) pickThread(c *conversation, rec *sessionRecord) *thread {
 // that trimming keeps questions and answers together.
 func (t *sessionTurn) planReplace(c *conversation) {
 	t.rewrite = true
-	t.write.System = append([]byte{}, c.system.raw...)
+	t.write.System = append([]byte{}, c.system...) // not nil: that would keep the old one
 	turns := c.turns()
 	t.last = turns[len(turns)-1]
 	for _, m := range turns[:len(turns)-1] {
@@ -234,14 +236,30 @@ func (t *sessionTurn) seal() {
 	if t.sealed.ID == "" {
 		t.last.add(t.answer, messageDigest(t.answer))
 		t.sealed = newTurn(t.last, t.incomplete)
+		t.last, t.answer = turnMessages{}, nil // the record holds them now
 	}
+}
+
+// tooLarge says whether a turn that is to be written is above the limit.
+func (t *sessionTurn) tooLarge() bool {
+	return len(t.sealed.Record) > maxTurnBytes ||
+		slices.ContainsFunc(t.write.Turns, func(before turn) bool { return len(before.Record) > maxTurnBytes })
+}
+
+// size is about what the turn takes in memory while it waits, in bytes.
+func (t *sessionTurn) size() int {
+	n := len(t.answer) + len(t.last.raw) + len(t.sealed.Record)
+	for i := range t.write.Turns {
+		n += len(t.write.Turns[i].Record)
+	}
+	if t.unplanned != nil {
+		n += t.unplanned.size
+	}
+	return n
 }
 
 // thread is the thread of that ID, nil when there is none.
 func (rec *sessionRecord) thread(id string) *thread {
-	if rec == nil {
-		return nil
-	}
 	for i := range rec.Threads {
 		if rec.Threads[i].ID == id {
 			return &rec.Threads[i]
@@ -253,31 +271,55 @@ func (rec *sessionRecord) thread(id string) *thread {
 // repeats says whether a new turn's messages are those of the recorded turn,
 // which is incomplete: the client asks again.
 func repeats(recorded turn, now turnMessages) bool {
-	if string(member(recorded.Record, "incomplete")) != "true" {
+	if !recorded.incomplete() {
 		return false
 	}
 	var digests []string
-	for m := range elements(member(recorded.Record, "messages")) {
+	for m := range recorded.messages() {
 		digests = append(digests, messageDigest(m))
 	}
 	return len(digests) > 0 && slices.Equal(digests[:len(digests)-1], now.digests)
 }
 
-// newTurn makes the record of a turn. The messages come last, so that looking
-// at what stands before them costs nothing.
+// newTurn makes the record of a turn. The messages come last, so that nothing of
+// them is read to see what stands before, and they are found without reading.
 func newTurn(m turnMessages, incomplete bool) turn {
 	id := randomHex(16)
 	rec := make([]byte, 0, len(m.raw)+128)
 	rec = append(append(rec, `{"id":"`...), id...)
 	rec = append(rec, `","time":"`...)
 	rec = time.Now().UTC().AppendFormat(rec, time.RFC3339)
-	if incomplete {
-		rec = append(rec, `","incomplete":true,"messages":[`...)
-	} else {
-		rec = append(rec, `","incomplete":false,"messages":[`...)
-	}
+	rec = append(rec, `","incomplete":`...)
+	rec = strconv.AppendBool(rec, incomplete)
+	rec = append(rec, `,"messages":[`...)
 	rec = append(append(rec, m.raw...), "]}"...)
 	return turn{ID: id, Record: rec, Digests: m.digests}
+}
+
+// incomplete says whether the turn's answer broke off.
+func (t turn) incomplete() bool { return string(member(t.Record, "incomplete")) == "true" }
+
+// messages are the turn's messages, each as its own JSON.
+func (t turn) messages() iter.Seq[[]byte] { return elements(t.list()) }
+
+// answersCall says whether the turn begins with the answer to a call of the turn
+// before it.
+func (t turn) answersCall() bool {
+	list := t.list()
+	return len(list) > 0 && roleOf(list[1:]) == "tool" // the walk ends at the role, wherever the message does
+}
+
+// list is the record from its messages array on.
+func (t turn) list() []byte {
+	_, list, _ := bytes.Cut(t.Record, []byte(`"messages":`))
+	return list
+}
+
+// wholeTurns are the turns without those in front whose calls have been trimmed
+// away. When there are no others, they stay.
+func wholeTurns(turns []turn) []turn {
+	first := slices.IndexFunc(turns, func(t turn) bool { return !t.answersCall() })
+	return turns[max(first, 0):]
 }
 
 func randomHex(n int) string {
@@ -293,84 +335,108 @@ type history struct {
 	turns        []turn
 }
 
-// halve leaves the older half of the turns out; false when there are none left.
+// halve leaves the older half of the turns out; false when none can go. The turn
+// whose calls the request answers stays.
 func (h *history) halve() bool {
-	if len(h.turns) == 0 {
+	keep := len(h.turns) / 2
+	if h.conversation.answersCall() {
+		keep = max(keep, 1)
+	}
+	if keep >= len(h.turns) {
 		return false
 	}
-	h.turns = h.turns[(len(h.turns)+1)/2:]
+	h.turns = wholeTurns(h.turns[len(h.turns)-keep:])
 	return true
 }
 
-// joined is the history as messages joined by commas, and how many they are.
-// Every tool call in it is followed by its answer.
-func (h *history) joined() (raw []byte, n int) {
-	add := func(message []byte) {
-		if n > 0 {
-			raw = append(raw, ',')
-		}
-		raw = append(raw, message...)
-		n++
+// edits put the history into the messages array that begins at offset at of the
+// body; n is how many messages that are.
+func (h *history) edits(at int) (list []edit, n int) {
+	j := h.join()
+	if j.n == 0 {
+		return nil, 0
 	}
-	for m := range elements(slices.Concat([]byte("["), h.system, []byte("]"))) {
-		add(m)
-	}
-	var open []string // calls that are not answered yet
+	return []edit{h.conversation.insert(at, j.raw)}, j.n
+}
+
+func (h *history) join() joiner {
+	size := len(h.system) + 64
 	for i := range h.turns {
-		for m := range elements(member(h.turns[i].Record, "messages")) {
-			open = closeCalls(open, m, add)
-			add(m)
+		size += len(h.turns[i].Record)
+	}
+	j := joiner{raw: make([]byte, 0, size)}
+	for m := range elements(slices.Concat([]byte("["), h.system, []byte("]"))) {
+		j.put(m)
+	}
+	for i := range h.turns {
+		for m := range h.turns[i].messages() {
+			j.add(m)
 		}
 	}
 	for _, m := range h.conversation.list {
 		if m.role != "tool" {
 			break
 		}
-		open = answer(open, m.raw)
+		j.answers(m.raw)
 	}
-	for _, id := range open {
-		add(noOutput(id))
-	}
-	return raw, n
+	j.closeCalls()
+	return j
 }
 
-// edits put the history into the messages array that begins at offset at of the
-// body; n is how many messages that are.
-func (h *history) edits(at int) (list []edit, n int) {
-	raw, n := h.joined()
-	if n == 0 {
-		return nil, 0
-	}
-	return []edit{h.conversation.insert(at, raw)}, n
+// A joiner joins messages by commas, in an order that strict upstreams accept:
+// each tool call is followed by its answer, and no answer stands without a call.
+type joiner struct {
+	raw  []byte
+	n    int
+	open []string // ids of calls that are not answered yet
 }
 
-// closeCalls keeps the rule that every tool call is followed by its answer: it
-// adds one for each open call that message, which comes next, leaves without.
-func closeCalls(open []string, message []byte, add func([]byte)) []string {
-	if text(member(message, "role")) == "tool" {
-		return answer(open, message)
+func (j *joiner) add(message []byte) {
+	role := roleOf(message)
+	if role == "tool" {
+		if j.answers(message) {
+			j.put(message)
+		}
+		return
 	}
-	for _, id := range open {
-		add(noOutput(id))
+	j.closeCalls()
+	j.put(message)
+	if role == "assistant" {
+		for call := range elements(member(message, "tool_calls")) {
+			j.open = append(j.open, text(member(call, "id")))
+		}
 	}
-	open = open[:0]
-	for call := range elements(member(message, "tool_calls")) {
-		open = append(open, text(member(call, "id")))
-	}
-	return open
 }
 
-// answer takes the call that a tool message answers off the open ones.
-func answer(open []string, message []byte) []string {
-	if i := slices.Index(open, text(member(message, "tool_call_id"))); i >= 0 {
-		return slices.Delete(open, i, i+1)
+func (j *joiner) put(message []byte) {
+	if j.n > 0 {
+		j.raw = append(j.raw, ',')
 	}
-	return open
+	j.raw = append(j.raw, message...)
+	j.n++
 }
 
-// noOutput answers a call that its client never answered; upstreams refuse
-// dangling calls (dialects I-9).
-func noOutput(id string) []byte {
-	m := appendQuoted([]byte(`{"role":"tool","tool_call_id":`), id)
-	return append(m, `,"content":"[no output]"}`...)
+// answers takes the call that a tool message answers off the open ones; false
+// when there is none. A message without an id answers the oldest.
+func (j *joiner) answers(message []byte) bool {
+	id := text(member(message, "tool_call_id"))
+	i := slices.Index(j.open, id)
+	if i < 0 && id == "" && len(j.open) > 0 {
+		i = 0
+	}
+	if i < 0 {
+		return false
+	}
+	j.open = slices.Delete(j.open, i, i+1)
+	return true
+}
+
+// closeCalls answers the calls that their client never answered; upstreams
+// refuse dangling ones (dialects I-9).
+func (j *joiner) closeCalls() {
+	for _, id := range j.open {
+		m := appendQuoted([]byte(`{"role":"tool","tool_call_id":`), id)
+		j.put(append(m, `,"content":"[no output]"}`...))
+	}
+	j.open = j.open[:0]
 }

@@ -260,7 +260,7 @@ func (m *memoryStore) sweep(now time.Duration) {
 func (m *memoryStore) now() time.Duration { return time.Since(m.start) }
 
 func (m *memoryStore) tooLarge(what string, size int64) error {
-	return fmt.Errorf("%w: a %s takes %d bytes in memory, the limit for everything is %d", errStoreDown, what, size, m.maxBytes)
+	return fmt.Errorf("store: a %s takes %d bytes in memory, the limit for everything is %d", what, size, m.maxBytes)
 }
 
 func (s *memorySession) find(id string) *memoryThread {

@@ -151,8 +151,8 @@ func TestMemoryStoreRefusesWhatNeverFits(t *testing.T) {
 		{"replacement", m.Replace(t.Context(), usualKey, testWrite("main", 1, testTurn(3), large))},
 		{"value", m.Set(t.Context(), "key", make([]byte, limit), time.Hour)},
 	} {
-		if !errors.Is(tt.err, errStoreDown) || !strings.Contains(tt.err.Error(), fmt.Sprint(limit)) {
-			t.Errorf("%s above the limit: %v, want errStoreDown with the limit %d", tt.name, tt.err, limit)
+		if tt.err == nil || errors.Is(tt.err, errStoreDown) || !strings.Contains(tt.err.Error(), fmt.Sprint(limit)) {
+			t.Errorf("%s above the limit: %v, want an error that names the limit %d and does not say that the store is down", tt.name, tt.err, limit)
 		}
 	}
 	checkMemory(t, m)

@@ -697,6 +697,9 @@ func (a *redisAddress) String() string { return a.address }
 // query.
 func (a *redisAddress) readHost(u *url.URL) error {
 	host, port := u.Hostname(), u.Port()
+	if strings.ContainsAny(host, "[]") {
+		return errors.New("not a valid address; " + redisURLForms)
+	}
 	if host == "" {
 		host = "localhost"
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -337,6 +338,9 @@ func seconds(v string) float64 {
 // long for the model (dialects F-20).
 var contextOverflow = regexp.MustCompile(`(?i)maximum context length|context (window|length|size)|exceeds? the (available|maximum|model'?s) context|prompt is too long|too many (input )?tokens|input (is )?too long|input length and .max_tokens. exceed|prompt token count .* exceeds|reduce the length`)
 
+// overflowStatus are the statuses with which they say it.
+var overflowStatus = []int{400, 413, 422, 500}
+
 // maxErrorWait bounds the wait for the rest of an error whose text decides
 // whether the request is repeated.
 const maxErrorWait = 10 * time.Second
@@ -344,12 +348,7 @@ const maxErrorWait = 10 * time.Second
 // contextTooLong says whether an answer is that error. The body can still be
 // read afterwards.
 func contextTooLong(res *http.Response) bool {
-	switch res.StatusCode {
-	case 400, 413, 422, 500:
-	default:
-		return false
-	}
-	if decompress(res) != nil {
+	if !slices.Contains(overflowStatus, res.StatusCode) || decompress(res) != nil {
 		return false
 	}
 	body := res.Body
@@ -364,9 +363,7 @@ func contextTooLong(res *http.Response) bool {
 }
 
 func (e upstreamReport) contextTooLong(status int) bool {
-	switch status {
-	case 400, 413, 422, 500:
-	default:
+	if !slices.Contains(overflowStatus, status) {
 		return false
 	}
 	for _, kind := range []string{e.code, e.typ} {
