@@ -197,7 +197,8 @@ func TestSplitCompletion(t *testing.T) {
 			`{` + top + `,"choices":[],"usage":{"prompt_tokens":1}}`}},
 		{"usage asked for and not there", `{"id":"c","created":1,"model":"m","choices":[]}`, true, nil},
 		{"two choices, calls, log probabilities", "{\"id\":\"c\",\"created\":1,\r\n\"model\":\"m\",\"choices\":[\n" +
-			`{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[ {"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},{"index":9,"id":"b"},{} ]},"logprobs":{"content":[]},"finish_reason":"tool_calls"},
+			`{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[ {"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},{"index":9,"id":"b"},{} ]},"logprobs":{"content":[
+ ]},"finish_reason":"tool_calls"},
 			 {"index":1,"message":{"content":"x"},"finish_reason":"stop"}]}`, false, []string{
 			`{` + top + `,"choices":[{"index":0,"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},{"index":1,"id":"b"},{"index":2}]},"logprobs":{"content":[]},"finish_reason":null}]}`,
 			`{` + top + `,"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}`,
@@ -270,7 +271,7 @@ var lineBreak = regexp.MustCompile(`[\r\n]`)
 func FuzzSplitCompletion(f *testing.F) {
 	f.Add([]byte(completion("a\n\"b\" 😀")))
 	f.Add([]byte(`{"choices":[{"index":0,"message":{"role":"assistant","content":"\ud800","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"logprobs":{"content":[{"x":1}]},"finish_reason":"tool_calls"},{"index":1,"message":{"content":null},"finish_reason":"stop"}]}`))
-	f.Add([]byte("{\"choices\":[\r\n{\"message\":{\"content\":[{\"type\":\"text\"}],\n\"tool_calls\":[{},1,{\"index\":3}]}},1,[]],\"usage\":{}}"))
+	f.Add([]byte("{\"choices\":[\r\n{\"message\":{\"content\":[{\"type\":\"text\"}],\n\"tool_calls\":[{},1,\n{\"index\":3}]},\"x\":[\r\n]},1,[]],\"usage\":{}}"))
 	f.Fuzz(func(t *testing.T, whole []byte) {
 		if checkJSON(whole) != nil || !isObject(bytes.TrimSpace(whole)) {
 			return

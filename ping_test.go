@@ -16,7 +16,7 @@ func pingEvery(d time.Duration) func(*config) {
 // Keep-alives come when the upstream is silent, between events alone, and all
 // else is as it was.
 func TestPing(t *testing.T) {
-	const pause = 60 * time.Millisecond
+	const pause = 200 * time.Millisecond
 	a, b := textChunk("a"), textChunk("b")
 	for _, tt := range []struct {
 		name   string
@@ -32,12 +32,13 @@ func TestPing(t *testing.T) {
 		{"between CRLF events", []string{"data: {}\r\n", "\r\n", finishChunk + doneEvent}, "data: {}\r\n\r\nP" + finishChunk + doneEvent},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
 				for _, p := range tt.pieces {
 					answerStream(p)(w, r)
 					time.Sleep(pause)
 				}
-			}, pingEvery(pause/3))
+			}, pingEvery(pause/10))
 			_, got := g.chat(streamRequest)
 			// How often it came depends on the machine, and so does whether one
 			// came after the end.

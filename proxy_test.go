@@ -240,13 +240,19 @@ func TestForwardStreams(t *testing.T) {
 	}
 }
 
-// An answer before the upload's end is with the client at once.
+// An answer before the upload's end does not wait for it.
 func TestForwardAnsweredEarly(t *testing.T) {
-	g := newGateway(t, nil, unread(t, func(w http.ResponseWriter, r *http.Request) {
-		answerJSON(413, `{"error":{"message":"too large","type":"invalid_request_error"}}`)(w, r)
-	}))
-	conn := g.dial("POST /v1/files", strings.Repeat("x", 64<<10), "Content-Length: 10000000")
-	if got := readUntil(t, conn, "too large"); !strings.HasPrefix(got, "HTTP/1.1 413 ") {
+	g := newGateway(t, nil, unread(t, answerJSON(422, `{"error":{"message":"no such purpose","type":"invalid_request_error"}}`)))
+	conn := g.dial("POST /v1/files", strings.Repeat("x", 64<<10), "Content-Length: 50000000")
+	go func() {
+		for {
+			if _, err := conn.Write(make([]byte, 1000)); err != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	if got := readUntil(t, conn, "no such purpose"); !strings.HasPrefix(got, "HTTP/1.1 422 ") {
 		t.Errorf("the client got %q", got)
 	}
 }

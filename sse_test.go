@@ -97,6 +97,22 @@ func TestEventParserBounds(t *testing.T) {
 	}
 }
 
+// A large event is not what every later one costs.
+func TestEventParserLetsGo(t *testing.T) {
+	var p eventParser
+	p.feed([]byte("data: a\ndata: "+strings.Repeat("x", 2*maxKeptBuffer)+"\n\n"), func(event) {})
+	if cap(p.data) > maxKeptBuffer || len(p.partial) > 0 {
+		t.Errorf("%d bytes are kept", cap(p.data)+len(p.partial))
+	}
+}
+
+func TestAppendEvent(t *testing.T) {
+	got := appendEvent(appendEvent(nil, "", []byte("a")), "error", []byte("b"))
+	if want := "data: a\n\nevent: error\ndata: b\n\n"; string(got) != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestEdge(t *testing.T) {
 	for _, tt := range []struct {
 		in   []string
