@@ -32,6 +32,9 @@ func (s *server) chatAnswer(x *exchange, res *http.Response) error {
 	case form == formOther:
 		return malformed("it is neither JSON nor an event stream", nil)
 	case form == formEvents && x.stream:
+		if x.dialect.stream != nil {
+			return s.streamTranslated(x, res)
+		}
 		s.streamAnswer(x, res)
 		return nil
 	}
@@ -44,6 +47,13 @@ func (s *server) chatAnswer(x *exchange, res *http.Response) error {
 	if err := s.observeAnswer(x, body); err != nil {
 		return err
 	}
+	if x.dialect.encode != nil {
+		return s.translateAnswer(x, res, body)
+	}
+	if x.fidelity == fidelityConverted {
+		s.afterAnswer(x, readCompletion(body, x.quirk))
+	}
+	body = x.restoreNames(body)
 	if stored := s.recordAnswer(x, body); stored != "" {
 		res.Header.Set("X-Session-Store", string(stored))
 	}

@@ -48,7 +48,8 @@ type usage struct {
 	Known      bool // the upstream told; absent stays absent, never 0
 	Prompt     int64
 	Completion int64
-	Cached     int64 // part of Prompt
+	Cached     int64 // part of Prompt, read from the upstream's cache
+	CacheWrite int64 // part of Prompt, written to the upstream's cache
 	Reasoning  int64 // part of Completion
 
 	timed bool // read from llama.cpp's timings, which count only while there is nothing better
@@ -86,10 +87,15 @@ func (u *usage) readOpenAI(obj []byte) {
 			if n := intOf(member(v, "cached_tokens")); n > 0 {
 				got.Cached = n
 			}
+			if n := intOf(member(v, "cache_write_tokens")); n > 0 {
+				got.CacheWrite = n
+			}
 		case "completion_tokens_details":
 			got.Reasoning = intOf(member(v, "reasoning_tokens"))
 		case "prompt_cache_hit_tokens", "cached_tokens":
 			got.Cached = intOf(v)
+		case "cache_creation_input_tokens":
+			got.CacheWrite = intOf(v)
 		}
 	}
 	if got.Known {

@@ -14,6 +14,13 @@ import (
 // format: it is the wire, and every other dialect is one hop from it.
 type dialect struct {
 	name string
+	// decode turns a request body into a chat request; nil: the body is chat
+	// already. What the answer depends on it leaves in the exchange.
+	decode func(x *exchange, body []byte) (*chatRequest, error)
+	// encode turns a whole answer into the dialect's; it is marshalled as it is.
+	encode func(x *exchange, c *chatResponse) any
+	// stream makes the encoder of one streamed answer.
+	stream func(x *exchange) streamEncoder
 	// fail renders an error: the status that the dialect's clients expect, and
 	// the JSON body.
 	fail func(e *apiError) (status int, body any)
@@ -21,6 +28,14 @@ type dialect struct {
 	failEvent func(dst []byte, e *apiError) []byte
 	// ping is the keep-alive of a silent stream.
 	ping string
+}
+
+// A streamEncoder writes one streamed answer in a dialect. It does no I/O: each
+// method appends zero or more whole events to dst.
+type streamEncoder interface {
+	chunk(dst []byte, c *chatChunk) []byte // the upstream sent something
+	finish(dst []byte) []byte              // it ended cleanly
+	fail(dst []byte, e *apiError) []byte   // it broke, or sent an error
 }
 
 // An outcome is how an exchange ended, for the log.
@@ -37,8 +52,9 @@ const (
 type fidelity string
 
 const (
-	fidelityExact   fidelity = "exact"   // byte for byte
-	fidelitySpliced fidelity = "spliced" // the same but for bytes put in or replaced
+	fidelityExact     fidelity = "exact"     // byte for byte
+	fidelitySpliced   fidelity = "spliced"   // the same but for bytes put in or replaced
+	fidelityConverted fidelity = "converted" // written anew from another dialect
 )
 
 // An exchange is what one request knows about itself, from its arrival to its
@@ -62,8 +78,23 @@ type exchange struct {
 	session    *sessionTurn
 	payload    payload     // the body for the upstream; let go once no retry can need it
 	shorter    func() bool // puts less of the session's history into the payload; false when there is none left
+	history    *history    // what was put in; nil for none
 	fidelity   fidelity
 	dropped    []string // fields of the request with no counterpart in chat
+
+	// Of a request that was converted from another dialect:
+	cfg          *config
+	header       http.Header       // the client's
+	source       string            // the dialect of the body
+	request      *chatRequest      // what it was converted to; let go with the payload
+	toolNames    map[string]string // upstream's name of a tool -> the client's, where they differ
+	promptTokens float64           // of the request, guessed
+	estimate     int64             // the same, corrected by what the upstream counted before
+	anthropic    *anthropicRequest // what the answer depends on, by dialect
+	gemini       *geminiRequest
+	responses    *responsesRequest
+	signed       bool // the upstream has sent thought signatures, and wants them back
+	native       bool // the upstream speaks the client's dialect itself
 
 	upstreamStatus int
 	firstByte      time.Duration // from the start to the first byte of the upstream's stream, else to its headers; 0 = none came
@@ -99,6 +130,7 @@ func (x *exchange) clientGone() bool {
 
 // fail notes for the log that the exchange ended with e.
 func (x *exchange) fail(e *apiError) {
+	e.RequestID = x.id
 	x.failure = e
 	if x.outcome == outcomeOK && (e.Type == "upstream_error" || e.Type == "timeout" || x.upstreamStatus != 0) {
 		x.outcome = outcomeUpstreamError
@@ -124,13 +156,13 @@ func wantsStream(stream []byte, h http.Header) bool {
 	return strings.Contains(accept, "text/event-stream") && !strings.Contains(accept, "application/json")
 }
 
-// handleChat serves POST /v1/chat/completions.
+// handleChat serves POST /v1/chat/completions, for bodies in any dialect.
 func (s *server) handleChat(w http.ResponseWriter, r *http.Request) {
 	x := exchangeOf(r)
 	x.chat = true
 	body, err := s.readBody(w, r)
 	if err == nil {
-		err = s.prepareChat(r, x, body)
+		err = s.readChat(r, x, body)
 	}
 	if err != nil {
 		writeError(w, x, err)
@@ -139,35 +171,56 @@ func (s *server) handleChat(w http.ResponseWriter, r *http.Request) {
 	s.serveUpstream(w, r, "/chat/completions")
 }
 
-// prepareChat decides what goes upstream for a chat request: the body as it is,
-// with the model's alias, "stream" and the session's history spliced in where
-// they are due.
-func (s *server) prepareChat(r *http.Request, x *exchange, body []byte) error {
+// readChat finds out what dialect a body on the chat path is in, and prepares
+// it for the upstream.
+func (s *server) readChat(r *http.Request, x *exchange, body []byte) error {
 	p, err := peek(body)
 	if err != nil {
 		return badJSON(err)
 	}
-	if err := checkChat(body, &p); err != nil {
+	from, err := detect(body, &p, r.Header)
+	if err != nil {
 		return err
 	}
-	var edits []edit
-	x.model = text(p.value(body, fieldModel))
-	if to, ok := s.cfg.alias(x.model); ok && x.model != "" {
-		edits = append(edits, edit{p.fields[fieldModel], appendQuoted(nil, to)})
+	x.source = from.name
+	if from.decode != nil {
+		return s.prepareConverted(r, x, from, body)
 	}
 	asked := p.value(body, fieldStream)
 	x.stream = wantsStream(asked, r.Header)
-	x.wantsUsage = string(member(p.value(body, fieldStreamOptions), "include_usage")) == "true"
+	var edits []edit
 	if x.stream && isNull(asked) {
 		edits = append(edits, streamEdit(&p))
 	}
+	return s.prepareChat(r, x, body, &p, edits)
+}
+
+// prepareChat makes the payload of a chat body: the body as it is, but for the
+// edits, the model's alias and the session's history.
+func (s *server) prepareChat(r *http.Request, x *exchange, body []byte, p *peeked, edits []edit) error {
+	if err := checkChat(body, p); err != nil {
+		return err
+	}
+	x.wantsUsage = string(member(p.value(body, fieldStreamOptions), "include_usage")) == "true"
+	x.model = text(p.value(body, fieldModel))
+	edits = append(edits, s.aliasEdit(x.model, p)...)
 	messages := p.fields[fieldMessages]
 	h, err := s.openSession(r, x, messages.of(body))
 	if err != nil {
 		return err
 	}
+	x.history = h
 	x.spliceChat(body, edits, h, messages.start)
 	return nil
+}
+
+// aliasEdit puts the name in under which the upstream knows the model.
+func (s *server) aliasEdit(model string, p *peeked) []edit {
+	to, ok := s.cfg.alias(model)
+	if !ok || model == "" {
+		return nil
+	}
+	return []edit{{p.fields[fieldModel], appendQuoted(nil, to)}}
 }
 
 // spliceChat sets the exchange's payload, and how to make it shorter should the

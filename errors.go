@@ -20,6 +20,8 @@ type apiError struct {
 	Message    string
 	RetryAfter time.Duration // 0: no Retry-After of ours
 	NoRetry    bool          // sends x-should-retry: false, which the SDKs obey
+	Details    any           // Anthropic's error.details; nil for none
+	RequestID  string        // the exchange's, for dialects whose errors name it
 	cause      error         // for the log
 }
 

@@ -276,6 +276,7 @@ func (c *choice) hasText() bool {
 type toolCall struct {
 	index  int64 // the upstream's; -1 when it gives none
 	id     []byte
+	made   bool // the id is the gateway's: the upstream gave none in time
 	custom bool // a custom tool, whose input is plain text, and not a function
 	name   []byte
 	args   []byte      // a function's arguments, or a custom tool's input
@@ -285,10 +286,10 @@ type toolCall struct {
 // callList keeps the calls of one message in the order in which they began.
 type callList []*toolCall
 
-// add takes one entry of a delta's tool_calls, the pos-th, and finds the call
-// that it goes on with. Upstreams differ in what they repeat and what they
-// leave out (dialects E-1 to E-6).
-func (l *callList) add(entry []byte, pos int) {
+// add takes one entry of a delta's tool_calls, the pos-th, and returns which call
+// it goes on with. Upstreams differ in what they repeat and what they leave out
+// (dialects E-1 to E-6).
+func (l *callList) add(entry []byte, pos int) int {
 	index := int64(-1)
 	if v := member(entry, "index"); !isNull(v) {
 		index = intOf(v)
@@ -315,6 +316,7 @@ func (l *callList) add(entry []byte, pos int) {
 			call.extra = merge(call.extra, k, v)
 		}
 	}
+	return slices.Index(*l, call)
 }
 
 // find is the call that an entry with these marks belongs to, nil for a new one.
@@ -330,7 +332,7 @@ func (l callList) find(index int64, id, name []byte, pos int) *toolCall {
 	switch {
 	case last == nil, index < 0 && pos > 0:
 		return nil
-	case len(id) > 0 && len(last.id) > 0:
+	case len(id) > 0 && len(last.id) > 0 && !last.made:
 		return nil
 	case len(name) > 0 && len(last.name) > 0 && (!bytes.Equal(name, last.name) || index < 0 && last.complete()):
 		return nil
@@ -354,7 +356,7 @@ func (l callList) last(index int64) *toolCall {
 func (l callList) nameAll() {
 	for _, c := range l {
 		if len(c.id) == 0 {
-			c.id = []byte(randomHex(5)[:9])
+			c.id = []byte(newCallID())
 		}
 	}
 }

@@ -59,6 +59,12 @@ func (s *server) upstreamHeader(r *http.Request, x *exchange) http.Header {
 	}
 	s.disguise(out)
 	s.sign(out, x.cred.Key)
+	if name, ok := nativeKeys[x.source]; ok && x.native {
+		if bearer, ok := out["Authorization"]; ok {
+			delete(out, "Authorization")
+			out[name] = []string{strings.TrimPrefix(bearer[0], "Bearer ")}
+		}
+	}
 	return out
 }
 
@@ -143,8 +149,10 @@ func filterResponse(h http.Header, m *mask) {
 			values[i] = m.upstreamKey(v)
 		}
 	}
-	if id, ok := h["X-Request-Id"]; ok {
-		delete(h, "X-Request-Id")
-		h["X-Upstream-Request-Id"] = id
+	for _, name := range []string{"X-Request-Id", "Request-Id"} {
+		if id, ok := h[name]; ok {
+			delete(h, name)
+			h["X-Upstream-Request-Id"] = id
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,8 +92,8 @@ func (s *server) logExchange(w *statusWriter, r *http.Request, x *exchange) {
 	add(slog.Int("status", status))
 	add(slog.String("outcome", string(x.outcome)))
 	add(slog.String("key", x.cred.Label))
-	if x.chat {
-		add(slog.String("dialect", x.dialect.name))
+	if x.chat || x.native {
+		add(slog.String("dialect", cmp.Or(x.source, x.dialect.name)))
 		add(slog.String("model", printable(x.model)))
 		add(slog.Bool("stream", x.stream))
 		add(slog.String("fidelity", string(x.fidelity)))

@@ -330,28 +330,44 @@ func decodeStoredModels(value []byte) ([]model, time.Time, error) {
 
 // handleModels serves GET /models.
 func (s *server) handleModels(w http.ResponseWriter, r *http.Request) {
+	x := exchangeOf(r)
 	models, err := s.listModels(w, r)
 	if err != nil {
-		writeError(w, exchangeOf(r), err)
+		writeError(w, x, err)
 		return
 	}
-	writeModels(w, models.Body)
+	switch x.dialect {
+	case &anthropic:
+		writeJSON(w, http.StatusOK, anthropicModels(models.Models, r.URL.Query()))
+	case &gemini:
+		writeJSON(w, http.StatusOK, geminiModels(models.Models, r.URL.Query()))
+	default:
+		writeModels(w, models.Body)
+	}
 }
 
 // handleModel serves GET /models/{id}, where the id may contain slashes, plain
 // or escaped.
 func (s *server) handleModel(w http.ResponseWriter, r *http.Request) {
+	x, id := exchangeOf(r), r.PathValue("id")
 	models, err := s.listModels(w, r)
 	if err != nil {
-		writeError(w, exchangeOf(r), err)
+		writeError(w, x, err)
 		return
 	}
-	m, ok := models.find(r.PathValue("id"))
-	if !ok {
-		writeError(w, exchangeOf(r), modelNotFound(r.PathValue("id")))
-		return
+	m, ok := models.find(id)
+	switch {
+	case !ok && x.dialect == &anthropic:
+		writeError(w, x, anthropicNoModel(id))
+	case !ok:
+		writeError(w, x, modelNotFound(id))
+	case x.dialect == &anthropic:
+		writeJSON(w, http.StatusOK, anthropicModel(m))
+	case x.dialect == &gemini:
+		writeJSON(w, http.StatusOK, geminiModel(m))
+	default:
+		writeModels(w, m.Raw)
 	}
-	writeModels(w, m.Raw)
 }
 
 // listModels is the list that the client of r may see. It sets

@@ -23,7 +23,7 @@ const maxHeldLine = 8 << 10
 func (s *server) streamAnswer(x *exchange, res *http.Response) {
 	setEventStream(res)
 	c := &chatStream{s: s, x: x, src: s.mask.reader(res.Body)}
-	if x.session != nil {
+	if x.session != nil || x.fidelity == fidelityConverted {
 		c.answer = &assembler{}
 	}
 	res.Body = c
@@ -45,7 +45,7 @@ type chatStream struct {
 	src io.ReadCloser
 
 	events eventParser
-	answer *assembler // nil without a session
+	answer *assembler // nil when nobody wants the answer
 	line   []byte     // a line that is not whole yet
 	ready  []byte     // to hand on before anything else is read
 	edge   edge       // of what was handed on
@@ -110,6 +110,7 @@ func (c *chatStream) pull(p []byte) ([]byte, error) {
 		c.waitForEnd()
 		out = c.record(out)
 	}
+	out = c.x.restoreNames(out)
 	c.edge.pass(out)
 	return out, nil
 }
@@ -208,6 +209,12 @@ func (c *chatStream) record(out []byte) []byte {
 		return out
 	}
 	c.recorded = true
+	if c.x.fidelity == fidelityConverted {
+		c.s.afterAnswer(c.x, readCompletion(c.answer.completion(), c.x.quirk))
+	}
+	if c.x.session == nil {
+		return out
+	}
 	message := recordable(c.answer.choices[0].appendMessage(nil))
 	stored := c.s.sessions.record(c.x.ctx, c.x.session, message, false)
 	if stored == "" {
@@ -243,7 +250,7 @@ func (c *chatStream) leave() {
 		c.x.outcome = outcomeClientClosed
 	}
 	c.x.complete = c.done
-	if c.answer == nil || c.recorded || len(c.answer.choices) == 0 || c.failed {
+	if c.answer == nil || c.x.session == nil || c.recorded || len(c.answer.choices) == 0 || c.failed {
 		return
 	}
 	c.recorded = true

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"time"
 )
@@ -9,7 +10,7 @@ import (
 // interval, between events only. Waiting for two things at once takes a
 // goroutine; this is the one place that spends one. giveUp ends a read of src
 // that is under way.
-func newPinger(src io.ReadCloser, interval time.Duration, ping string, giveUp func()) io.ReadCloser {
+func newPinger(src io.ReadCloser, interval time.Duration, ping string, giveUp func()) *pinger {
 	p := &pinger{src: src, interval: interval, ping: ping, giveUp: giveUp, reads: make(chan pingerRead), next: make(chan []byte)}
 	go p.pump()
 	return p
@@ -25,6 +26,8 @@ type pinger struct {
 	buf      []byte
 	waiting  bool // the pump has the buffer
 	edge     edge // of what was handed on
+	anywhere bool // a ping may stand between any two reads
+	due      bool // a ping is to be sent before anything else
 	rest     []byte
 	err      error
 }
@@ -43,10 +46,28 @@ func (p *pinger) pump() {
 	close(p.reads)
 }
 
+// begin waits for the first of the stream, or for a silence that asks for a
+// ping. An error is one that came before anything else.
+func (p *pinger) begin(anywhere bool) error {
+	p.anywhere = anywhere
+	p.due = p.await(pingerBuffer)
+	if len(p.rest) == 0 && p.err != io.EOF {
+		return p.err
+	}
+	return nil
+}
+
+const pingerBuffer = 8 << 10
+
 func (p *pinger) Read(dst []byte) (int, error) {
-	if len(p.rest) == 0 && p.err == nil {
-		if ping := p.await(len(dst)); ping {
+	for len(p.rest) == 0 && p.err == nil {
+		if p.due = p.due || p.await(len(dst)); p.due {
+			p.due = false
 			return copy(dst, p.ping), nil
+		}
+		var told *apiError
+		if len(p.rest) == 0 && errors.As(p.err, &told) {
+			p.err = nil // the answer has begun: its frame for the error comes next
 		}
 	}
 	n := copy(dst, p.rest)
@@ -76,7 +97,7 @@ func (p *pinger) await(size int) (ping bool) {
 			p.edge.pass(r.b)
 			return false
 		case <-timer.C:
-			if p.edge.missing == 0 {
+			if p.anywhere || p.edge.missing == 0 {
 				return true
 			}
 			timer.Reset(p.interval)

@@ -23,6 +23,8 @@ type upstream struct {
 	base      *url.URL
 	timeout   time.Duration // to the first byte of an answer; 0 = none
 	transport *http.Transport
+	learned   learned
+	rewrite   func(x *exchange) error // makes a converted request's payload anew
 }
 
 // maxUpstreamHeader bounds the headers of an upstream's answer.
@@ -53,29 +55,61 @@ func (u *upstream) url(path, query string) *url.URL {
 
 // RoundTrip sends a request on. It does more than a RoundTripper should, in that
 // it looks at answers: one that says that the context is too long, to a request
-// into which history was put, is tried again with less of it. Nothing has been
-// sent to the client by then.
+// into which history was put, is tried again with less of it, and one that
+// refuses a field which the gateway has written, without that field. Nothing has
+// been sent to the client by then.
 func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
 	x := exchangeOf(req)
 	// Without the trace that ReverseProxy hangs into the context, the transport
 	// neither relays 1xx answers nor takes them without end.
 	req = req.WithContext(x.ctx)
-	for tries := 0; ; tries++ {
+	var tries attempts
+	for {
 		x.attach(req)
 		res, err := u.send(req, x)
 		if err != nil {
 			return nil, err
 		}
 		x.upstreamStatus, x.firstByte = res.StatusCode, time.Since(x.start)
-		if tries == 3 || x.shorter == nil || !contextTooLong(res) || !x.shorter() {
-			x.payload, x.shorter = payload{}, nil
-			// The transport adds trailers to its own response when the body ends;
-			// ReverseProxy, which has this one, does not see them.
-			answer := *res
-			return &answer, nil
+		if u.again(x, res, &tries) {
+			res.Body.Close()
+			continue
 		}
-		res.Body.Close()
+		if res.StatusCode < 300 {
+			for _, field := range tries.remedies {
+				u.learned.remember(x.request.Model, field)
+				x.drop(field)
+			}
+		}
+		x.payload, x.shorter, x.request, x.history = payload{}, nil, nil, nil
+		// The transport adds trailers to its own response when the body ends;
+		// ReverseProxy, which has this one, does not see them.
+		answer := *res
+		return &answer, nil
 	}
+}
+
+// attempts are the changes that a request has been through.
+type attempts struct {
+	shortened int
+	remedies  []string // fields that the upstream refused
+}
+
+// again changes the request if its answer asks for that.
+func (u *upstream) again(x *exchange, res *http.Response, tries *attempts) bool {
+	if tries.shortened < 3 && x.shorter != nil && contextTooLong(res) && x.shorter() {
+		tries.shortened++
+		return true
+	}
+	if len(tries.remedies) == maxRemedies {
+		return false
+	}
+	field := x.negotiate(res)
+	if field == "" || u.rewrite(x) != nil {
+		return false
+	}
+	tries.remedies = append(tries.remedies, field)
+	return true
 }
 
 var errUpstreamSlow = fmt.Errorf("the upstream neither took the request nor answered: %w", os.ErrDeadlineExceeded)
@@ -178,15 +212,28 @@ func (s *server) serveUpstream(w http.ResponseWriter, r *http.Request, path stri
 	if x.fidelity != "" {
 		w.Header().Set("X-APIProxy-Fidelity", string(x.fidelity))
 	}
+	if x.chat && x.source != "" {
+		w.Header().Set("X-APIProxy-Dialect", x.source)
+	}
 	if x.session != nil {
 		w.Header().Set("X-Session-Id", x.session.key.ID)
 	}
+	query := r.URL.RawQuery
+	if x.dialect != &openai && !x.native {
+		query = "" // a vendor's own parameters mean nothing on the chat path
+	}
+	s.sendTo(w, r, s.upstream.url(path, cleanQuery(query)))
+}
+
+// sendTo sends the exchange's request to an address of the upstream.
+func (s *server) sendTo(w http.ResponseWriter, r *http.Request, to *url.URL) {
+	x := exchangeOf(r)
 	out := *r
-	out.URL = s.upstream.url(path, cleanQuery(r.URL.RawQuery))
+	out.URL = to
 	out.Host = out.URL.Host
 	out.Header = s.upstreamHeader(r, x)
 	out.TransferEncoding, out.Trailer = nil, nil
-	if x.chat {
+	if x.payload.pieces != nil {
 		out.Body, out.ContentLength = http.NoBody, 0
 	}
 	s.proxy.ServeHTTP(w, &out)
@@ -217,9 +264,8 @@ func (s *server) modifyResponse(res *http.Response) error {
 func (s *server) takeAnswer(x *exchange, res *http.Response) error {
 	res.Trailer = nil
 	filterResponse(res.Header, s.mask)
-	if t := x.session; t != nil {
-		t.describe(res.Header)
-	}
+	addRetryAfter(res.Header, res.StatusCode)
+	x.describe(res.Header)
 	if err := decompress(res); err != nil {
 		return err
 	}
@@ -240,6 +286,34 @@ func (s *server) takeAnswer(x *exchange, res *http.Response) error {
 	}
 	return nil
 }
+
+// describe tells the client what was done to its request.
+func (x *exchange) describe(h http.Header) {
+	if x.session != nil {
+		x.session.describe(h)
+	}
+	if len(x.dropped) > 0 {
+		h.Set("X-APIProxy-Dropped", strings.Join(x.dropped, ","))
+	}
+	switch {
+	case x.dialect == &anthropic && !x.native:
+		anthropicRateLimits(h)
+		for name := range h {
+			if strings.HasPrefix(name, "Openai-") {
+				delete(h, name)
+			}
+		}
+	case x.dialect == &gemini:
+		for name := range h {
+			if notGemini.has(name) {
+				delete(h, name)
+			}
+		}
+	}
+}
+
+// notGemini are the headers that Gemini's clients have no use for (dialects F.5).
+var notGemini = newHeaderSet("X-Ratelimit-*", "X-Should-Retry", "Retry-After-Ms", "Openai-*")
 
 // proxyError answers when there is no answer to pass on.
 func (s *server) proxyError(w http.ResponseWriter, r *http.Request, err error) {

@@ -296,12 +296,29 @@ func TestREADMEEveryCommandIsRun(t *testing.T) {
 	}
 }
 
+// clientSetting is a line of the settings of a client: the gateway's address, its
+// key, or a model of the demo.
+var clientSetting = regexp.MustCompile(`^export [A-Z_]+=(` + regexp.QuoteMeta(demoURL) + `|demo)\n$`)
+
 func checkExample(t *testing.T, b codeBlock, script string) {
 	t.Helper()
 	switch b.lang {
 	case "python", "js":
-		if !strings.Contains(script, "example "+b.lang) {
+		if !strings.Contains(script, "examples "+b.lang) {
 			t.Errorf("e2e/readme does not run the examples in %s", b.lang)
+		}
+	case "sh":
+		if b.mark != "client" {
+			t.Errorf("nobody runs this block, marked %q:\n%s", b.mark, b.text)
+		}
+		for line := range strings.Lines(b.text) {
+			if !clientSetting.MatchString(line) {
+				t.Errorf("%q does not set a variable of a client", line)
+			}
+		}
+	case "toml":
+		if !strings.Contains(b.text, "\nbase_url = \""+demoURL+"/v1\"\n") || !strings.Contains(b.text, "\nwire_api = \"responses\"\n") {
+			t.Errorf("not a provider that leads to the gateway:\n%s", b.text)
 		}
 	case "json":
 		if !json.Valid([]byte(b.text)) {
@@ -333,9 +350,40 @@ func TestREADMENames(t *testing.T) {
 		}
 	}
 	for _, m := range regexp.MustCompile(`slog\.[A-Z]\w+\("(\w+)"`).FindAllStringSubmatch(readText(t, "log.go"), -1) {
-		if field := m[1]; !slices.Contains(names, field) && field != "dropped" {
+		if field := m[1]; !slices.Contains(names, field) {
 			t.Errorf("the README does not name the log field %q", field)
 		}
+	}
+}
+
+// TestREADMEQuirks holds the table of quirks against those that the code asks for.
+func TestREADMEQuirks(t *testing.T) {
+	var said []string
+	for _, row := range readmeRows(t, readmeEnglish, "quirk") {
+		written := codeSpans(row[0])[0]
+		if _, _, err := loadConfig(map[string]string{"A4F_BASE_URL": "https://api.example.com", "A4F_API_KEY": "k", "UPSTREAM_QUIRKS": written}); err != nil {
+			t.Errorf("%s: %v", written, err)
+		}
+		name, _, _ := strings.Cut(written, ":")
+		said = append(said, name)
+	}
+	asked := regexp.MustCompile(`\bquirk\("(\w+)"\)`)
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var used []string
+	for _, name := range files {
+		for _, m := range asked.FindAllStringSubmatch(readText(t, name), -1) {
+			if !strings.HasSuffix(name, "_test.go") && !slices.Contains(used, m[1]) {
+				used = append(used, m[1])
+			}
+		}
+	}
+	slices.Sort(said)
+	slices.Sort(used)
+	if !slices.Equal(said, used) {
+		t.Errorf("the README has the quirks\n%q\nthe code asks for\n%q", said, used)
 	}
 }
 

@@ -37,11 +37,25 @@ const (
 	fieldInput
 	fieldContents
 	fieldPrompt
+	numActed // the fields so far decide what is done; a second copy of one is refused
+
+	// Only looked at to tell which dialect a body is written in.
+	fieldSystem
+	fieldAnthropicVersion
+	fieldAnthropicBeta
+	fieldStopSequences
+	fieldTools
+	fieldToolChoice
 	numFields
 )
 
 // fieldNames are the keys' own texts, by field.
-var fieldNames = [numFields]string{"model", "stream", "messages", "stream_options", "input", "contents", "prompt"}
+var fieldNames = [numFields]string{
+	fieldModel: "model", fieldStream: "stream", fieldMessages: "messages", fieldStreamOptions: "stream_options",
+	fieldInput: "input", fieldContents: "contents", fieldPrompt: "prompt",
+	fieldSystem: "system", fieldAnthropicVersion: "anthropic_version", fieldAnthropicBeta: "anthropic_beta",
+	fieldStopSequences: "stop_sequences", fieldTools: "tools", fieldToolChoice: "tool_choice",
+}
 
 // fieldOf finds the field of a key given as raw JSON string content. A key
 // written with escapes is the same key to whoever decodes it.
@@ -64,6 +78,18 @@ func fieldOf(key []byte) (field, bool) {
 		return fieldContents, true
 	case "prompt":
 		return fieldPrompt, true
+	case "system":
+		return fieldSystem, true
+	case "anthropic_version":
+		return fieldAnthropicVersion, true
+	case "anthropic_beta":
+		return fieldAnthropicBeta, true
+	case "stop_sequences":
+		return fieldStopSequences, true
+	case "tools":
+		return fieldTools, true
+	case "tool_choice":
+		return fieldToolChoice, true
 	}
 	return 0, false
 }
@@ -73,6 +99,10 @@ type peeked struct {
 	fields [numFields]span
 	open   int  // offset just after the opening brace
 	empty  bool // the object has no members
+
+	// Somewhere in the body, at any depth, there is what only some dialects have.
+	blocks      bool // a "type" that content blocks of Anthropic's have
+	inputSchema bool // an "input_schema"
 }
 
 func (p *peeked) has(f field) bool { return p.fields[f].present() }
@@ -120,6 +150,7 @@ func peek(body []byte) (peeked, error) {
 	if end = skipSpace(body, end); end < len(body) {
 		return p, &jsonError{offset: end, what: "unexpected data after the JSON object"}
 	}
+	p.blocks, p.inputSchema = s.blocks, s.inputSchema
 	return p, s.checkUTF8()
 }
 
@@ -143,7 +174,7 @@ func (p *peeked) scanMembers(s *scanner) (int, error) {
 			return 0, err
 		}
 		if f, ok := fieldOf(s.b[keyStart+1 : keyEnd-1]); ok {
-			if p.fields[f].present() {
+			if f < numActed && p.fields[f].present() {
 				return 0, &jsonError{offset: keyStart, what: fmt.Sprintf("the key %q is there twice", fieldNames[f]), param: fieldNames[f]}
 			}
 			p.fields[f] = span{start, end}
@@ -180,6 +211,8 @@ func checkJSON(b []byte) error {
 type scanner struct {
 	b    []byte
 	high uint64 // every 8 bytes of string content or-ed together: does anything beyond ASCII occur?
+
+	blocks, inputSchema bool // see peeked
 }
 
 func (s *scanner) cutOff() error {
@@ -327,7 +360,35 @@ func (s *scanner) key(i int) (keyEnd, end int, err error) {
 	if end >= len(s.b) || s.b[end] != ':' {
 		return 0, 0, s.unexpected(end, "':'")
 	}
-	return keyEnd, end + 1, nil
+	end++
+	switch keyEnd - i {
+	case len(`"type"`):
+		if !s.blocks && string(s.b[i:keyEnd]) == `"type"` {
+			s.blocks = isBlockType(s.b[skipSpace(s.b, end):])
+		}
+	case len(`"input_schema"`):
+		s.inputSchema = s.inputSchema || string(s.b[i:keyEnd]) == `"input_schema"`
+	}
+	return keyEnd, end, nil
+}
+
+// isBlockType says whether a raw value may be the type of a content block that
+// makes a body Anthropic's; a closer look decides.
+func isBlockType(v []byte) bool {
+	v = v[:min(len(v), 48)]
+	if len(v) < 2 || v[0] != '"' {
+		return false
+	}
+	end := bytes.IndexByte(v[1:], '"')
+	if end < 0 {
+		return false
+	}
+	switch t := v[1 : end+1]; string(t) {
+	case "tool_use", "server_tool_use", "redacted_thinking", "search_result", "image", "document", "thinking":
+		return true
+	default:
+		return bytes.HasSuffix(t, []byte("tool_result"))
+	}
 }
 
 const (

@@ -28,6 +28,9 @@ type server struct {
 	proxy    *httputil.ReverseProxy
 	mux      *http.ServeMux
 
+	replays     *replays
+	calibration calibration
+
 	started  time.Time
 	draining atomic.Bool
 	inFlight atomic.Int64
@@ -39,6 +42,7 @@ func newServer(cfg *config, store Store, log *slog.Logger) *server {
 		keys: newKeyring(cfg), forwards: forwardedHeaders(cfg), mask: newMask(cfg), sessions: newSessions(store, log),
 		upstream: newUpstream(cfg), mux: http.NewServeMux(), started: time.Now(),
 	}
+	s.replays, s.upstream.rewrite = newReplays(store), s.rewrite
 	s.models = newModelCache(store, s.fetchModels, cfg, log)
 	s.proxy = s.newProxy()
 	s.watch = watchStore(store, log)
@@ -79,6 +83,22 @@ func (s *server) routes() {
 		{"GET", "/v1/models", s.handleModels},
 		{"GET", "/v1/models/{id...}", s.handleModel},
 		{"DELETE", "/v1/models/{id...}", s.handleForward},
+		{"POST", "/v1/models/{id...}", s.handleGemini},
+		{"GET", "/v1beta/models", s.handleModels},
+		{"GET", "/v1beta/models/{id...}", s.handleModel},
+		{"POST", "/v1beta/models/{id...}", s.handleGemini},
+		{"GET", "/v1alpha/models", s.handleModels},
+		{"GET", "/v1alpha/models/{id...}", s.handleModel},
+		{"POST", "/v1alpha/models/{id...}", s.handleGemini},
+		{"POST", "/v1/messages", s.handleMessages},
+		{"POST", "/v1/messages/count_tokens", s.handleCountTokens},
+		{"POST", "/v1/responses", s.handleResponses},
+		{"POST", "/v1/responses/input_tokens", s.storedHere(s.handleInputTokens)},
+		{"POST", "/v1/responses/compact", s.storedHere(s.handleCompactResponse)},
+		{"GET", "/v1/responses/{id}", s.storedHere(s.handleGetResponse)},
+		{"DELETE", "/v1/responses/{id}", s.storedHere(s.handleDeleteResponse)},
+		{"GET", "/v1/responses/{id}/input_items", s.storedHere(s.handleInputItems)},
+		{"POST", "/v1/responses/{id}/cancel", s.storedHere(s.handleCancelResponse)},
 		{"GET", "/context/{session_id...}", s.handleContext},
 		{"DELETE", "/context/{session_id...}", s.handleDeleteContext},
 	})
@@ -102,6 +122,9 @@ func (s *server) serve(guard func(http.HandlerFunc) http.HandlerFunc, table []ro
 	}
 	for path, methods := range allowed {
 		slices.Sort(methods)
+		if strings.HasPrefix(path, "/v1/responses/") && !strings.Contains(path, "{") {
+			continue // to other methods, the name stands for a response's id
+		}
 		s.mux.HandleFunc(path, guard(refuseMethod(strings.Join(methods, ", "))))
 	}
 }
@@ -138,6 +161,13 @@ func (s *server) admitted(next http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		r, refused := servable(r)
+		x.cfg, x.header = s.cfg, r.Header
+		if refused == nil {
+			x.dialect = dialectOf(r)
+		}
+		if x.dialect == &anthropic {
+			w.Header().Set("Request-Id", x.id) // the name that its SDKs read
+		}
 		if refused == nil && (r.URL.Path == "/health" || r.URL.Path == "/ready") {
 			next(w, r)
 			return

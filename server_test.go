@@ -207,7 +207,7 @@ func TestPathsOutOfCanonicalForm(t *testing.T) {
 
 func TestUnknownPathsAre404(t *testing.T) {
 	g := newGateway(t, echoPath)
-	for _, path := range []string{"/v1", "/v1/", "/openai/v1", "/context", "/context/", "/admin", "/debug/pprof/", "/V1/models", "/models2", "/index.html", "/v1beta/cachedContents", "/metrics2"} {
+	for _, path := range []string{"/v1", "/v1/", "/openai/v1", "/context", "/context/", "/admin", "/debug/pprof/", "/V1/models", "/models2", "/index.html", "/metrics2"} {
 		for _, method := range []string{"GET", "POST"} {
 			res := g.do(method, path, "")
 			e := errorIn(t, readAll(t, res))
@@ -231,7 +231,7 @@ func TestWrongMethodNamesAllow(t *testing.T) {
 		{"DELETE", "/openai/v1/chat/completions", "POST"},
 		{"OPTIONS", "/v1/chat/completions", "POST"},
 		{"POST", "/v1/models", "GET, HEAD"},
-		{"PUT", "/v1/models/m", "DELETE, GET, HEAD"},
+		{"PUT", "/v1/models/m", "DELETE, GET, HEAD, POST"},
 		{"POST", "/context/s", "DELETE, GET, HEAD"},
 		{"POST", "/", "GET, HEAD"},
 		{"DELETE", "/health", "GET, HEAD"},

@@ -68,8 +68,8 @@ func (s *server) openSession(r *http.Request, x *exchange, messages []byte) (*hi
 			return nil, badRequest("X-Session-Mode", "X-Session-Mode must be auto, continue or record")
 		}
 	}
-	if recordOnly {
-		mode = modeRecord
+	if recordOnly || x.responses != nil && x.responses.Previous != "" {
+		mode = modeRecord // previous_response_id is the history already (dialects D-27)
 	}
 	c, err := parseConversation(messages)
 	if err != nil {

@@ -49,6 +49,7 @@ func parseUpstreamError(body []byte) (e upstreamReport, ok bool) {
 }
 
 func (e *upstreamReport) read(obj []byte) {
+	filtered := false
 	for k, v := range members(obj) {
 		switch string(k) {
 		case "message":
@@ -62,11 +63,16 @@ func (e *upstreamReport) read(obj []byte) {
 			e.param = text(v)
 		case "code":
 			e.readCode(v)
+		case "innererror": // Azure's refusal of a prompt
+			filtered = text(member(v, "code")) == "ResponsibleAIPolicyViolation"
 		case "status":
 			if status, ok := googleStatus[text(v)]; ok && e.status == 0 {
 				e.status = status
 			}
 		}
+	}
+	if filtered {
+		e.code = "content_filter"
 	}
 }
 
@@ -192,14 +198,20 @@ func mapStatus(status int) (to int, typ, code string) {
 }
 
 // upstreamError turns the upstream's error into the client's. An OpenAI client
-// gets one that it understands as it is, byte for byte.
+// gets one that it understands as it is, byte for byte, and so does a client
+// whose dialect the upstream speaks itself.
 func (s *server) upstreamError(x *exchange, res *http.Response) error {
 	body, err := readAtMost(res.Body, maxErrorBytes)
 	if err != nil && x.clientGone() {
 		return err
 	}
 	e, asIs := s.classify(res, body)
-	if x.dialect != &openai || !asIs {
+	if x.native {
+		asIs = e.Code != "upstream_auth" && checkJSON(bytes.TrimSpace(body)) == nil
+	} else if x.dialect != &openai {
+		asIs = false
+	}
+	if !asIs {
 		return e
 	}
 	res.Body.Close()
@@ -265,7 +277,14 @@ func plainMessage(status int, body []byte) string {
 func answerWithError(x *exchange, res *http.Response, e *apiError) error {
 	res.Body.Close()
 	x.fail(e)
+	addRetryAfter(res.Header, e.Status)
+	if e.RetryAfter == 0 {
+		e.RetryAfter = retryAfter(res.Header, time.Now())
+	}
 	status, v := x.dialect.fail(e)
+	if x.dialect == &gemini && isPromptRefusal(e) {
+		v = geminiPromptBlocked(x.model)
+	}
 	body, err := marshal(v)
 	if err != nil {
 		return err
@@ -278,9 +297,24 @@ func answerWithError(x *exchange, res *http.Response, e *apiError) error {
 	res.StatusCode, res.Status = status, ""
 	res.Header.Set("Content-Type", "application/json")
 	setBody(res, body)
-	addRetryAfter(res.Header, status)
 	e.sayRetry(res.Header)
+	if x.stream && status == http.StatusOK { // an answer after all, and so a stream
+		setBody(res, x.dialect.stream(x).fail(nil, e))
+		x.setStreamType(res)
+	}
 	return nil
+}
+
+// retryAfter is the wait that an answer's Retry-After asks for, in seconds or
+// until a date; 0 for none, and for one that makes no sense.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	v := h.Get("Retry-After")
+	const most = 1e6 // seconds; more is no wait
+	wait := time.Duration(min(seconds(v), most) * float64(time.Second))
+	if date, err := http.ParseTime(v); err == nil {
+		wait = date.Sub(now)
+	}
+	return max(wait, 0)
 }
 
 // ofTheBody are the headers that go with a body which is replaced.

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Some upstreams refuse a tool's result unless the reasoning, or the signature,
+// that came with the call is sent back to them. Clients whose dialect has no
+// room for that, or that were never shown it, can't; so the gateway keeps it
+// under the ids of the calls, and puts it back when a call returns without
+// (dialects E-24, E-25). The store holds it for other replicas; a copy in the
+// process spares the round trip, and stands in while the store is down.
+
+const (
+	replayFor      = 24 * time.Hour
+	maxReplayBytes = 32 << 20 // of the copy in the process
+)
+
+// callReplay is what belongs to one tool call.
+type callReplay struct {
+	Field   string          `json:"f,omitempty"` // reasoningField
+	Text    string          `json:"t,omitempty"`
+	Details json.RawMessage `json:"d,omitempty"` // with brackets
+	Extra   json.RawMessage `json:"x,omitempty"` // extra_content
+}
+
+// replays keeps them.
+type replays struct {
+	store Store
+	// signatures says that the upstream has sent thought signatures, and so wants
+	// them back.
+	signatures atomic.Bool
+	asked      atomic.Int64 // when the store was asked about that, Unix seconds
+
+	mu    sync.Mutex
+	held  map[string]callReplay
+	order []string // oldest first
+	bytes int
+}
+
+func newReplays(store Store) *replays { return &replays{store: store, held: map[string]callReplay{}} }
+
+func replayKey(owner, call string) string { return "replay:" + owner + ":" + call }
+
+// keep takes an answer's calls down.
+func (p *replays) keep(ctx context.Context, owner string, c *chatChoice) {
+	for _, call := range c.Calls {
+		r := callReplay{Extra: call.ExtraContent}
+		if f := c.Reasoning.Field; f != 0 && f != reasoningInText {
+			r.Field, r.Text = string(f), c.Reasoning.Text
+			if f == reasoningList {
+				r.Details = slices.Concat([]byte("["), c.Reasoning.Details, []byte("]"))
+			}
+		}
+		if r.Field == "" && r.Extra == nil || call.ID == "" {
+			continue
+		}
+		if member(r.Extra, "google") != nil && !p.signatures.Swap(true) {
+			p.store.Set(context.WithoutCancel(ctx), signedKey, []byte("true"), signedFor)
+		}
+		key := replayKey(owner, call.ID)
+		p.hold(key, r)
+		if value, err := marshal(r); err == nil {
+			p.store.Set(context.WithoutCancel(ctx), key, value, replayFor)
+		}
+	}
+}
+
+// signed says whether the upstream makes thought signatures. Another replica, or
+// this one before a restart, may have seen them.
+func (p *replays) signed(ctx context.Context) bool {
+	if p.signatures.Load() {
+		return true
+	}
+	now := time.Now().Unix()
+	if last := p.asked.Load(); now-last < signedAgain || !p.asked.CompareAndSwap(last, now) {
+		return false
+	}
+	if _, err := p.store.Get(ctx, signedKey); err == nil {
+		p.signatures.Store(true)
+	}
+	return p.signatures.Load()
+}
+
+const (
+	signedKey   = "replay:signed"
+	signedFor   = 30 * 24 * time.Hour
+	signedAgain = 30 // seconds between two questions to the store
+)
+
+func (p *replays) hold(key string, r callReplay) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if before, ok := p.held[key]; ok {
+		p.bytes -= before.size(key)
+	} else {
+		p.order = append(p.order, key)
+	}
+	p.bytes += r.size(key)
+	p.held[key] = r
+	for p.bytes > maxReplayBytes && len(p.order) > 1 {
+		oldest := p.order[0]
+		p.order = p.order[1:]
+		p.bytes -= p.held[oldest].size(oldest)
+		delete(p.held, oldest)
+	}
+}
+
+func (r callReplay) size(key string) int {
+	return 2*len(key) + len(r.Text) + len(r.Details) + len(r.Extra) + 128
+}
+
+// find looks in the process, and then, if the store may be asked, there.
+func (p *replays) find(ctx context.Context, owner, call string, askStore bool) (r callReplay, ok bool) {
+	key := replayKey(owner, call)
+	p.mu.Lock()
+	r, ok = p.held[key]
+	p.mu.Unlock()
+	if ok || !askStore {
+		return r, ok
+	}
+	value, err := p.store.Get(ctx, key)
+	if err != nil || json.Unmarshal(value, &r) != nil {
+		return callReplay{}, false
+	}
+	p.hold(key, r)
+	if member(r.Extra, "google") != nil {
+		p.signatures.Store(true)
+	}
+	return r, true
+}
+
+// maxReplayMisses is how many calls of one request the store is asked about in
+// vain. An upstream that never reasons has nothing there.
+const maxReplayMisses = 3
+
+// putBack completes a request's assistant messages, the newest first: those are
+// the ones whose reasoning is demanded most often.
+func (p *replays) putBack(x *exchange, q *chatRequest) {
+	mode := x.quirk("reasoning_replay")
+	current, answered := true, false // the messages are of the turn that is still going on; something of it was seen
+	misses := 0
+	for i := len(q.Messages) - 1; i >= 0; i-- {
+		m := &q.Messages[i]
+		switch m.Role {
+		case "user":
+			current = current && !answered
+		case "assistant":
+			answered = true
+			if m.Raw != nil {
+				continue
+			}
+			wanted := mode != "off" && (mode != "turn" || current)
+			if !p.complete(x, m, wanted, misses < maxReplayMisses) {
+				misses++
+			}
+			if !wanted {
+				m.ReasoningContent, m.Reasoning, m.ReasoningDetails = "", "", nil
+			}
+		}
+	}
+}
+
+// complete puts back what is missing in an assistant's message. It is false when
+// that is not known any more.
+func (p *replays) complete(x *exchange, m *chatMessage, withReasoning, askStore bool) bool {
+	bare := m.ReasoningContent == "" && m.Reasoning == "" && m.ReasoningDetails == nil
+	known := true
+	for j := range m.ToolCalls {
+		call := &m.ToolCalls[j]
+		if !bare && call.ExtraContent != nil {
+			continue
+		}
+		r, ok := p.find(x.ctx, x.cred.Owner, call.ID, askStore && j == 0)
+		if ok && bare && withReasoning && r.Field != "" {
+			reasoning{Text: r.Text, Field: reasoningField(r.Field[0]), Details: inner(r.Details)}.putBack(m)
+			bare = false
+		}
+		switch {
+		case call.ExtraContent != nil:
+		case ok && r.Extra != nil:
+			call.ExtraContent = r.Extra
+		case j == 0 && (x.signed || p.signatures.Load()):
+			call.ExtraContent = json.RawMessage(`{"google":{"thought_signature":"skip_thought_signature_validator"}}`)
+		}
+		known = known && (ok || j > 0)
+	}
+	return known
+}
+
+// inner is what stands between the brackets of a raw array.
+func inner(array []byte) []byte {
+	if !isArray(array) {
+		return nil
+	}
+	return array[1 : len(array)-1]
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// The vendors' own paths. There the path says what dialect the body is in, and
+// the answer is in the same.
+
+// dialectOf is the dialect in which a request expects its answers, errors
+// included; the path is canonical.
+func dialectOf(r *http.Request) *dialect {
+	path := r.URL.Path
+	switch {
+	case strings.HasPrefix(path, "/v1/messages"):
+		return &anthropic
+	case strings.HasPrefix(path, "/v1/responses"):
+		return &responses
+	case strings.HasPrefix(path, "/v1beta/"), strings.HasPrefix(path, "/v1alpha/"):
+		return &gemini
+	case path == "/v1/models" || strings.HasPrefix(path, "/v1/models/"):
+		switch {
+		case r.Method == http.MethodPost && path != "/v1/models":
+			return &gemini
+		case len(r.Header["Anthropic-Version"]) > 0:
+			return &anthropic
+		case len(r.Header["X-Goog-Api-Key"]) > 0:
+			return &gemini
+		}
+	}
+	return &openai
+}
+
+// native says whether the upstream speaks a dialect itself.
+func (s *server) native(name string) bool { return slices.Contains(s.cfg.NativeDialects, name) }
+
+// readVendorBody reads a body that a dialect's path fixes the form of.
+func (s *server) readVendorBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := peek(body); err != nil {
+		return nil, badJSON(err)
+	}
+	return body, nil
+}
+
+// converted serves a path on which every body is in one dialect.
+func (s *server) converted(from source) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		x := exchangeOf(r)
+		x.chat = true
+		body, err := s.readVendorBody(w, r)
+		if err == nil {
+			err = s.prepareConverted(r, x, from, body)
+		}
+		if err != nil {
+			writeError(w, x, err)
+			return
+		}
+		s.serveUpstream(w, r, "/chat/completions")
+	}
+}
+
+// handleMessages serves POST /v1/messages.
+func (s *server) handleMessages(w http.ResponseWriter, r *http.Request) {
+	if s.native("messages") {
+		s.serveNative(w, r, "messages", s.nativePath(r, "/messages"))
+		return
+	}
+	s.converted(sourceAnthropic)(w, r)
+}
+
+// handleCountTokens serves POST /v1/messages/count_tokens.
+func (s *server) handleCountTokens(w http.ResponseWriter, r *http.Request) {
+	if s.native("messages") {
+		s.serveNative(w, r, "messages", s.nativePath(r, "/messages/count_tokens"))
+		return
+	}
+	s.count(w, r, decodeAnthropic, func(n int64) any {
+		return struct {
+			InputTokens int64 `json:"input_tokens"`
+		}{n}
+	})
+}
+
+// handleInputTokens serves POST /v1/responses/input_tokens.
+func (s *server) handleInputTokens(w http.ResponseWriter, r *http.Request) {
+	s.count(w, r, decodeResponses, func(n int64) any {
+		return struct {
+			Object      string `json:"object"`
+			InputTokens int64  `json:"input_tokens"`
+		}{"response.input_tokens", n}
+	})
+}
+
+// count answers with the estimated tokens of a request's prompt.
+func (s *server) count(w http.ResponseWriter, r *http.Request, decode func(*exchange, []byte) (*chatRequest, error), view func(n int64) any) {
+	x := exchangeOf(r)
+	body, err := s.readVendorBody(w, r)
+	if err == nil && x.dialect == &responses {
+		err = s.loadChain(x, body)
+	}
+	if err != nil {
+		writeError(w, x, err)
+		return
+	}
+	q, err := decode(x, body)
+	if err != nil {
+		writeError(w, x, err)
+		return
+	}
+	w.Header().Set("X-APIProxy-Token-Count", "estimate")
+	writeJSON(w, http.StatusOK, view(s.calibration.correct(q.Model, q.promptTokens())))
+}
+
+// handleGemini serves POST …/models/{model}:{verb}.
+func (s *server) handleGemini(w http.ResponseWriter, r *http.Request) {
+	x := exchangeOf(r)
+	_, rest, _ := strings.Cut(r.URL.EscapedPath(), "/models/")
+	model, verb, ok := cutGeminiCall(rest)
+	x.model = model
+	if ok && s.native("gemini") {
+		s.serveNative(w, r, "gemini", s.nativeGemini(r, model, verb))
+		return
+	}
+	switch {
+	case ok && verb == "generateContent":
+		x.gemini = &geminiRequest{}
+	case ok && verb == "streamGenerateContent":
+		x.gemini = &geminiRequest{Stream: true, SSE: r.URL.Query().Get("alt") == "sse"}
+	case ok && verb == "countTokens":
+		x.gemini = &geminiRequest{}
+		s.count(w, r, decodeGeminiCount, geminiCount)
+		return
+	default:
+		writeError(w, x, &apiError{Status: http.StatusNotFound, Type: "invalid_request_error", Code: "unknown_method", NoRetry: true,
+			Message: "unknown method; this gateway serves models/{model}:generateContent, :streamGenerateContent and :countTokens"})
+		return
+	}
+	s.converted(sourceGemini)(w, r)
+}
+
+// storedHere serves the routes of a stored response. An upstream that
+// speaks the dialect itself has stored it.
+func (s *server) storedHere(handle http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch native := s.native("responses"); {
+		case native && r.PathValue("id") == "": // the body is a request, with a model
+			s.serveNative(w, r, "responses", s.nativePath(r, strings.TrimPrefix(r.URL.EscapedPath(), "/v1")))
+		case native:
+			exchangeOf(r).native = true
+			s.handleForward(w, r)
+		default:
+			handle(w, r)
+		}
+	}
+}
+
+// handleResponses serves POST /v1/responses.
+func (s *server) handleResponses(w http.ResponseWriter, r *http.Request) {
+	if s.native("responses") {
+		s.serveNative(w, r, "responses", s.nativePath(r, "/responses"))
+		return
+	}
+	s.converted(sourceResponses)(w, r)
+}
+
+// nativeKeys are the headers in which the dialects' own servers take a key.
+var nativeKeys = map[string]string{"messages": "X-Api-Key", "gemini": "X-Goog-Api-Key"}
+
+// serveNative passes a dialect that the upstream speaks itself through, byte for
+// byte but for the model's alias.
+func (s *server) serveNative(w http.ResponseWriter, r *http.Request, name string, to *url.URL) {
+	x := exchangeOf(r)
+	x.native, x.source = true, name
+	body, err := s.readVendorBody(w, r)
+	if err != nil {
+		writeError(w, x, err)
+		return
+	}
+	p, _ := peek(body) // it was sound a moment ago
+	x.stream = string(p.value(body, fieldStream)) == "true"
+	var edits []edit
+	if model := text(p.value(body, fieldModel)); model != "" {
+		x.model = model
+		edits = s.aliasEdit(model, &p)
+	}
+	x.spliceChat(body, edits, nil, 0)
+	w.Header().Set("X-APIProxy-Fidelity", string(x.fidelity))
+	w.Header().Set("X-APIProxy-Dialect", name)
+	s.sendTo(w, r, to)
+}
+
+// nativePath is the upstream's address for one of OpenAI's or Anthropic's paths.
+func (s *server) nativePath(r *http.Request, path string) *url.URL {
+	return s.upstream.url(path, cleanQuery(r.URL.RawQuery))
+}
+
+// nativeGemini is the upstream's address for a call of Gemini's. Those stand
+// beside OpenAI's paths and not under their version.
+func (s *server) nativeGemini(r *http.Request, model, verb string) *url.URL {
+	if to, ok := s.cfg.alias(model); ok {
+		model = to
+	}
+	version, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	to := *s.upstream.base
+	root := nativeVersion.ReplaceAllString(strings.TrimSuffix(to.Path, "/"), "")
+	to.Path = root + "/" + version + "/models/" + model + ":" + verb
+	to.RawPath = ""
+	to.RawQuery = cleanQuery(r.URL.RawQuery)
+	return &to
+}
+
+// nativeVersion is the end of a base address that names a version of an API,
+// and OpenAI's compatible form of it.
+var nativeVersion = regexp.MustCompile(`/v[0-9]+[a-z0-9]*(/openai)?$`)
