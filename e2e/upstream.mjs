@@ -67,6 +67,31 @@ const behaviours = {
   'big-event': (x) => stream(x, [chunk(x, { role: 'assistant', content: '' }), chunk(x, { content: big() }), ...answerEvents(x).slice(-2)]),
   'vendor-fields': (x) => stream(x, answerEvents(x).map((e) => (typeof e === 'string' ? e : { ...e, x_vendor: { b: 1.0, a: [null] } }))),
 
+  // What models do besides talking. A tool's result ends in talk.
+  reasoning: (x) => speak(x, { reasoning: thought, text: answer(x) }),
+  'think-tags': (x) => speak(x, { text: `<think>${thought}</think>\n\n${answer(x)}`, size: 1 }),
+  calls: (x) => speak(x, orTalk(x, { calls: callsFor(x) })),
+  'calls-whole': (x) => speak(x, orTalk(x, { calls: callsFor(x), whole: true, finish: 'stop' })),
+  'text-and-calls': (x) => speak(x, orTalk(x, { text: 'Let me see.', calls: callsFor(x) })),
+  'needs-reasoning': (x) => (hasThoughts(x) ? speak(x, { reasoning: thought, ...orTalk(x, { calls: callsFor(x) }) })
+    : json(x, 400, error('The reasoning_content in the thinking mode must be passed back to the API.', 'invalid_request_error', 'invalid_request_error'))),
+  signed: (x) => (hasSignatures(x) ? speak(x, orTalk(x, { calls: callsFor(x, { extra_content: { google: { thought_signature: signature } } }) }))
+    : json(x, 400, error('Function call is missing a thought_signature in functionCall parts.', 'invalid_request_error', null))),
+  length: (x) => speak(x, { text: answer(x), finish: 'length' }),
+  'length-call': (x) => speak(x, { calls: callsFor(x).map((c) => ({ ...c, arguments: c.arguments.slice(0, 9) })), finish: 'length' }),
+  filter: (x) => speak(x, { text: answer(x), finish: 'content_filter' }),
+  cached: (x) => speak(x, { text: answer(x), usage: cachedUsage }),
+  'no-usage': (x) => speak(x, { text: answer(x), usage: null }),
+  'rate-first': (x) => stream(x, [{ error: { message: 'slow down', code: 429 } }]),
+  'call-then-error': (x) => stream(x, [...spokenEvents(x, { calls: callsFor(x) }).slice(0, -2), { error: { message: 'the model fell over', type: 'server_error', param: null, code: 'fell_over' } }]),
+  'empty-choices': (x) => json(x, 200, { ...completion(x), choices: [] }),
+  overflow: (x) => json(x, 400, error("This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens. Please reduce the length of the messages.", 'invalid_request_error', 'context_length_exceeded', 'messages')),
+  filtered: (x) => json(x, 400, error('The prompt was filtered.', 'invalid_request_error', 'content_filter', 'prompt')),
+  'no-top_k': (x) => without(x, 'top_k'),
+  'no-max_tokens': (x) => without(x, 'max_tokens'),
+  'no-reasoning_effort': (x) => without(x, 'reasoning_effort'),
+  'no-stream_options': (x) => without(x, 'stream_options'),
+
   // Secrets and headers.
   'leak-json': (x) => json(x, 200, completion(x, 'my key is ' + x.key), { 'x-debug-key': x.key }),
   'leak-stream': (x) => stream(x, [chunk(x, { role: 'assistant', content: 'my key is ' + x.key }), ...answerEvents(x).slice(-2)], { headers: { 'x-debug-key': x.key } }),
@@ -189,6 +214,95 @@ function answerEvents(x) {
   const events = [chunk(x, { role: 'assistant', content: '' }), ...words.map((w) => chunk(x, { content: w })), chunk(x, {}, 'stop')];
   if (x.json.stream_options?.include_usage) events.push({ ...chunk(x, {}), choices: [], usage: usage(4) });
   return [...events, '[DONE]'];
+}
+
+const thought = 'I think, <therefore> I answer.';
+const signature = 'c2lnbmF0dXJlLW9mLXRoZS10aG91Z2h0';
+const cachedUsage = {
+  prompt_tokens: 100, completion_tokens: 5, total_tokens: 105,
+  prompt_tokens_details: { cached_tokens: 90 }, completion_tokens_details: { reasoning_tokens: 2 },
+};
+
+// A patch that only arrives whole when every kind of quoting is undone.
+const patch = '*** Begin Patch\n*** Update File: a "b".txt\n-old \\ line\n+new\ttab é 😀\n*** End Patch\n';
+
+let callsMade = 0;
+
+// callsFor calls the tools offered, all or the one that tool_choice names. Tools
+// that take one text get the patch, others numbers whose order and digits matter.
+function callsFor(x, extra = {}) {
+  const only = x.json.tool_choice?.function?.name;
+  return (x.json.tools ?? []).filter((t) => !only || t.function.name === only).map((t) => ({
+    id: `call_${++callsMade}`,
+    name: t.function.name,
+    arguments: t.function.parameters?.properties?.input ? JSON.stringify({ input: patch }) : '{"b": 1, "a": 9007199254740993}',
+    ...extra,
+  }));
+}
+
+// orTalk is the calls, or talk where calling makes no sense.
+function orTalk(x, said) {
+  const mayCall = said.calls.length > 0 && x.json.tool_choice !== 'none' && x.json.messages.at(-1).role !== 'tool';
+  return mayCall ? said : { text: answer(x) };
+}
+
+const earlierCalls = (x) => x.json.messages.filter((m) => m.tool_calls);
+const hasThoughts = (x) => earlierCalls(x).every((m) => m.reasoning_content === thought);
+const signatures = [signature, 'skip_thought_signature_validator']; // what Google's server takes
+const hasSignatures = (x) => earlierCalls(x).every((m) => signatures.includes(m.tool_calls[0].extra_content?.google?.thought_signature));
+
+// without refuses a request that has the field, as OpenAI refuses it.
+function without(x, field) {
+  if (!(field in x.json)) return behaviours.ok(x);
+  return json(x, 400, error(`Unsupported parameter: '${field}' is not supported with this model.`, 'invalid_request_error', 'unsupported_parameter', field));
+}
+
+// speak answers with what a model says, in the form that was asked for.
+function speak(x, said) {
+  return x.wantsStream ? stream(x, spokenEvents(x, said)) : json(x, 200, spoken(x, said));
+}
+
+const finishOf = (said) => said.finish ?? (said.calls ? 'tool_calls' : 'stop');
+
+function wireCall({ id, name, arguments: args, ...extra }, whole) {
+  if (whole) return { function: { name, arguments: JSON.parse(args) } };
+  return { id, type: 'function', function: { name, arguments: args }, ...extra };
+}
+
+function spoken(x, said) {
+  const message = { role: 'assistant', content: said.text ?? null };
+  if (said.reasoning) message.reasoning_content = said.reasoning;
+  if (said.calls) message.tool_calls = said.calls.map((c) => wireCall(c, said.whole));
+  const whole = { ...completion(x), choices: [{ index: 0, message, logprobs: null, finish_reason: finishOf(said) }] };
+  if (said.usage !== undefined) whole.usage = said.usage ?? undefined;
+  return whole;
+}
+
+function spokenEvents(x, said) {
+  const cut = (text, size = said.size ?? 7) => text?.match(new RegExp(`[^]{1,${size}}`, 'gu')) ?? [];
+  const events = [
+    chunk(x, { role: 'assistant', content: '' }),
+    ...cut(said.reasoning).map((t) => chunk(x, { reasoning_content: t })),
+    ...cut(said.text).map((t) => chunk(x, { content: t })),
+    ...callDeltas(said, cut).map((c) => chunk(x, { tool_calls: [c] })),
+    chunk(x, {}, finishOf(said)),
+  ];
+  const counted = said.usage === undefined ? usage(4) : said.usage;
+  if (x.json.stream_options?.include_usage && counted) events.push({ ...chunk(x, {}), choices: [], usage: counted });
+  return [...events, '[DONE]'];
+}
+
+// callDeltas begins every call and then sends their arguments in turns, without
+// ids; a server that knows whole calls alone sends each in one piece.
+function callDeltas({ calls = [], whole }, cut) {
+  if (whole) return calls.map((c) => wireCall(c, true));
+  const heads = calls.map((c, index) => ({ index, ...wireCall({ ...c, arguments: '' }) }));
+  const pieces = calls.map((c) => cut(c.arguments));
+  const rest = [];
+  for (let i = 0; pieces.some((p) => i < p.length); i++) {
+    pieces.forEach((p, index) => i < p.length && rest.push({ index, function: { arguments: p[i] } }));
+  }
+  return [...heads, ...rest];
 }
 
 const big = () => 'abcdefghij'.repeat(524288); // 5 MiB
