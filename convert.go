@@ -75,6 +75,7 @@ type exchange struct {
 	model      string // as the client named it
 	stream     bool   // the client asked for a stream
 	wantsUsage bool   // the client asked for usage in its stream
+	hideUsage  bool   // the gateway asked for it
 	session    *sessionTurn
 	payload    payload     // the body for the upstream; let go once no retry can need it
 	shorter    func() bool // puts less of the session's history into the payload; false when there is none left
@@ -192,7 +193,23 @@ func (s *server) readChat(r *http.Request, x *exchange, body []byte) error {
 	if x.stream && isNull(asked) {
 		edits = append(edits, streamEdit(&p))
 	}
+	edits = append(edits, x.injectUsage(body, &p)...)
 	return s.prepareChat(r, x, body, &p, edits)
+}
+
+// injectUsage asks for the usage of a stream whose client did not, with the quirk
+// usage_inject:on; what comes of it is kept from the client (dialects G-3).
+func (x *exchange) injectUsage(body []byte, p *peeked) []edit {
+	options := p.value(body, fieldStreamOptions)
+	if !x.stream || x.quirk("usage_inject") != "on" || string(member(options, "include_usage")) == "true" {
+		return nil
+	}
+	x.hideUsage = true
+	const asks = `{"include_usage":true}`
+	if options != nil {
+		return []edit{{p.fields[fieldStreamOptions], []byte(asks)}}
+	}
+	return []edit{p.insertMember(`"stream_options":` + asks)}
 }
 
 // prepareChat makes the payload of a chat body: the body as it is, but for the

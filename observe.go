@@ -56,6 +56,7 @@ type chatStream struct {
 	failed   bool // the upstream sent an error in the stream
 	recorded bool // the turn is in the store, or the client is told that it is not
 	ended    bool
+	hidden   bool // the event that has begun is kept from the client
 	timer    *time.Timer
 }
 
@@ -110,9 +111,38 @@ func (c *chatStream) pull(p []byte) ([]byte, error) {
 		c.waitForEnd()
 		out = c.record(out)
 	}
-	out = c.x.restoreNames(out)
+	out = c.shown(out)
 	c.edge.pass(out)
 	return out, nil
+}
+
+// shown is what the client gets of whole lines: all of it, unless the gateway
+// has changed the request in a way that the answer shows.
+func (c *chatStream) shown(out []byte) []byte {
+	out = c.x.restoreNames(out)
+	if c.x.hideUsage {
+		out = c.withoutUsage(out)
+	}
+	return out
+}
+
+// withoutUsage takes the chunk that holds nothing but the usage out of whole
+// lines, with the blank line that ends it.
+func (c *chatStream) withoutUsage(out []byte) []byte {
+	var kept []byte
+	for line := range bytes.Lines(out) {
+		data, ok := bytes.CutPrefix(line, []byte("data:"))
+		if data = bytes.TrimSpace(data); ok && isObject(member(data, "usage")) && string(compact(member(data, "choices"))) == "[]" {
+			c.hidden = true
+			continue
+		}
+		if c.hidden && len(bytes.TrimSpace(line)) == 0 {
+			c.hidden = false
+			continue
+		}
+		kept = append(kept, line...)
+	}
+	return kept
 }
 
 // holdLine keeps back a line at the end of out that is not whole.
@@ -175,7 +205,7 @@ func (c *chatStream) end(out []byte, err error) ([]byte, error) {
 		return out, nil
 	case c.done || err == io.EOF && c.finished:
 		c.x.complete = true
-		return c.record(out), nil
+		return c.shown(c.record(out)), nil
 	}
 	c.recorded = true
 	e := streamError(c.x, err)

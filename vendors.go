@@ -115,8 +115,13 @@ func (s *server) count(w http.ResponseWriter, r *http.Request, decode func(*exch
 		writeError(w, x, err)
 		return
 	}
-	w.Header().Set("X-APIProxy-Token-Count", "estimate")
-	writeJSON(w, http.StatusOK, view(s.calibration.correct(q.Model, q.promptTokens())))
+	kind := "exact"
+	n, ok := s.exactTokens(x, q)
+	if !ok {
+		n, kind = s.calibration.correct(q.Model, q.promptTokens()), "estimate"
+	}
+	w.Header().Set("X-APIProxy-Token-Count", kind)
+	writeJSON(w, http.StatusOK, view(n))
 }
 
 // handleGemini serves POST …/models/{model}:{verb}.
