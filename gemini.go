@@ -47,10 +47,6 @@ func (x *exchange) geminiView() *geminiRequest {
 	return x.gemini
 }
 
-// keepsSignatures says whether thought signatures that a client sends back go
-// upstream: only to one that makes them (dialects B-54).
-func (x *exchange) keepsSignatures() bool { return x.signed }
-
 // cutGeminiCall takes the escaped path after "models/" apart: the model, whose
 // name may hold slashes and colons, and the verb after the last colon
 // (dialects B-6).

@@ -562,7 +562,7 @@ func (h *geminiHistory) call(p *geminiPart, path string) error {
 		h.calls.nextTurn()
 	}
 	call := functionCall(h.calls.add(id, name, args), h.d.x.safeToolName(name), args)
-	if _, stamped := readGeminiStamp(p.signature); p.signature != "" && !stamped && h.d.x.keepsSignatures() {
+	if _, stamped := readGeminiStamp(p.signature); p.signature != "" && !stamped {
 		call.ExtraContent = append(appendQuoted([]byte(`{"google":{"thought_signature":`), p.signature), `}}`...)
 	}
 	h.model.calls = append(h.model.calls, call)

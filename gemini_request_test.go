@@ -13,7 +13,7 @@ import (
 
 // geminiExchange is an exchange on one of Gemini's paths, for model m.
 func geminiExchange(quirks ...string) *exchange {
-	return &exchange{model: "m", cfg: &config{Quirks: quirks}, header: http.Header{}, gemini: &geminiRequest{}, signed: true}
+	return &exchange{model: "m", cfg: &config{Quirks: quirks}, header: http.Header{}, gemini: &geminiRequest{}}
 }
 
 // decodeGeminiTo decodes a body and gives the chat body, or the error as
@@ -409,15 +409,4 @@ func FuzzDecodeGemini(f *testing.F) {
 			t.Fatalf("the second time it gives\n%s\nand the first\n%s", again, first)
 		}
 	})
-}
-
-// B-54: an upstream that has never made a signature does not get one.
-func TestDecodeGeminiForeignSignature(t *testing.T) {
-	x := geminiExchange()
-	x.signed = false
-	got := decodeGeminiTo(x, `{"contents":[{"role":"user","parts":[{"text":"hi"}]},{"role":"model","parts":[{"functionCall":{"name":"f","id":"i"},"thoughtSignature":"c2lnbmF0dXJl"}]}]}`)
-	want := `[{"role":"user","content":"hi"},{"role":"assistant","content":null,"tool_calls":[{"id":"i","type":"function","function":{"name":"f","arguments":"{}"}}]}]`
-	if got := geminiMessages(got); got != want {
-		t.Errorf("messages are %s, want %s", got, want)
-	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -32,15 +31,12 @@ type callReplay struct {
 // replays keeps them.
 type replays struct {
 	store Store
-	// signatures says that the upstream has sent thought signatures, and so wants
-	// them back.
-	signatures atomic.Bool
-	asked      atomic.Int64 // when the store was asked about that, Unix seconds
 
-	mu    sync.Mutex
-	held  map[string]callReplay
-	order []string // oldest first
-	bytes int
+	mu     sync.Mutex
+	models map[string]signing
+	held   map[string]callReplay
+	order  []string // oldest first
+	bytes  int
 }
 
 func newReplays(store Store) *replays { return &replays{store: store, held: map[string]callReplay{}} }
@@ -48,7 +44,7 @@ func newReplays(store Store) *replays { return &replays{store: store, held: map[
 func replayKey(owner, call string) string { return "replay:" + owner + ":" + call }
 
 // keep takes an answer's calls down.
-func (p *replays) keep(ctx context.Context, owner string, c *chatChoice) {
+func (p *replays) keep(ctx context.Context, owner, model string, c *chatChoice) {
 	for _, call := range c.Calls {
 		r := callReplay{Extra: call.ExtraContent}
 		if f := c.Reasoning.Field; f != 0 && f != reasoningInText {
@@ -60,8 +56,8 @@ func (p *replays) keep(ctx context.Context, owner string, c *chatChoice) {
 		if r.Field == "" && r.Extra == nil || call.ID == "" {
 			continue
 		}
-		if member(r.Extra, "google") != nil && !p.signatures.Swap(true) {
-			p.store.Set(context.WithoutCancel(ctx), signedKey, []byte("true"), signedFor)
+		if member(r.Extra, "google") != nil && p.learnSigned(model) {
+			p.store.Set(context.WithoutCancel(ctx), signedKey(model), []byte("true"), signedFor)
 		}
 		key := replayKey(owner, call.ID)
 		p.hold(key, r)
@@ -71,27 +67,56 @@ func (p *replays) keep(ctx context.Context, owner string, c *chatChoice) {
 	}
 }
 
-// signed says whether the upstream makes thought signatures. Another replica, or
-// this one before a restart, may have seen them.
-func (p *replays) signed(ctx context.Context) bool {
-	if p.signatures.Load() {
+// signed says whether a model makes thought signatures, and so wants them back.
+// Another replica, or this one before a restart, may have seen them.
+func (p *replays) signed(ctx context.Context, model string) bool {
+	p.mu.Lock()
+	known, ok := p.models[model]
+	ask := !ok || !known.signed && time.Since(known.asked) > signedAgain
+	if ask {
+		p.note(model, signing{asked: time.Now()})
+	}
+	p.mu.Unlock()
+	if !ask {
+		return known.signed
+	}
+	if _, err := p.store.Get(ctx, signedKey(model)); err == nil {
+		p.learnSigned(model)
 		return true
 	}
-	now := time.Now().Unix()
-	if last := p.asked.Load(); now-last < signedAgain || !p.asked.CompareAndSwap(last, now) {
-		return false
+	return false
+}
+
+// learnSigned notes that a model makes signatures; false if that was known.
+func (p *replays) learnSigned(model string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.models[model].signed
+	p.note(model, signing{signed: true})
+	return !was
+}
+
+// note is called with the lock held.
+func (p *replays) note(model string, s signing) {
+	if len(p.models) >= maxSigning || p.models == nil {
+		p.models = map[string]signing{}
 	}
-	if _, err := p.store.Get(ctx, signedKey); err == nil {
-		p.signatures.Store(true)
-	}
-	return p.signatures.Load()
+	p.models[model] = s
+}
+
+// signing is what is known of a model's thought signatures.
+type signing struct {
+	signed bool
+	asked  time.Time // when the store was asked, if it did not know
 }
 
 const (
-	signedKey   = "replay:signed"
 	signedFor   = 30 * 24 * time.Hour
-	signedAgain = 30 // seconds between two questions to the store
+	signedAgain = 30 * time.Second // between two questions to the store
+	maxSigning  = 1000             // models
 )
+
+func signedKey(model string) string { return "replay:signed:" + model }
 
 func (p *replays) hold(key string, r callReplay) {
 	p.mu.Lock()
@@ -129,9 +154,6 @@ func (p *replays) find(ctx context.Context, owner, call string, askStore bool) (
 		return callReplay{}, false
 	}
 	p.hold(key, r)
-	if member(r.Extra, "google") != nil {
-		p.signatures.Store(true)
-	}
 	return r, true
 }
 
@@ -185,7 +207,7 @@ func (p *replays) complete(x *exchange, m *chatMessage, withReasoning, askStore 
 		case call.ExtraContent != nil:
 		case ok && r.Extra != nil:
 			call.ExtraContent = r.Extra
-		case j == 0 && (x.signed || p.signatures.Load()):
+		case j == 0 && x.signed:
 			call.ExtraContent = json.RawMessage(`{"google":{"thought_signature":"skip_thought_signature_validator"}}`)
 		}
 		known = known && (ok || j > 0)

@@ -311,7 +311,7 @@ type countingStore struct {
 }
 
 func (s *countingStore) Get(ctx context.Context, key string) ([]byte, error) {
-	if strings.HasPrefix(key, "replay:") && key != signedKey {
+	if strings.HasPrefix(key, "replay:") && !strings.HasPrefix(key, signedKey("")) {
 		s.gets.Add(1)
 	}
 	return s.Store.Get(ctx, key)
@@ -405,7 +405,7 @@ func TestReplaysAreBounded(t *testing.T) {
 	p := newReplays(brokenStore{})
 	big := strings.Repeat("x", maxReplayBytes/4)
 	for i := range 6 {
-		p.keep(t.Context(), "o", &chatChoice{Reasoning: reasoning{Text: big, Field: reasoningContent}, Calls: []chatToolCall{functionCall(fmt.Sprint(i), "f", "{}")}})
+		p.keep(t.Context(), "o", "m", &chatChoice{Reasoning: reasoning{Text: big, Field: reasoningContent}, Calls: []chatToolCall{functionCall(fmt.Sprint(i), "f", "{}")}})
 	}
 	for i := range 6 {
 		if _, ok := p.find(t.Context(), "o", fmt.Sprint(i), false); ok != (i >= 3) {
@@ -437,5 +437,32 @@ func TestReplayOnTheChatPath(t *testing.T) {
 				t.Errorf("the signature did not come back: %s", got)
 			}
 		})
+	}
+}
+
+// B-54: a model that has never made a signature does not get one, whatever other
+// models of the same upstream do.
+func TestForeignSignature(t *testing.T) {
+	g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if strings.Contains(string(body), `"model":"signing"`) {
+			answerJSON(200, `{"choices":[{"message":{"tool_calls":[{"id":"k1","type":"function","function":{"name":"f","arguments":"{}"},"extra_content":{"google":{"thought_signature":"c2ln"}}}]},"finish_reason":"tool_calls"}]}`)(w, r)
+			return
+		}
+		answerJSON(200, completion("ok"))(w, r)
+	})
+	const history = `{"contents":[{"role":"user","parts":[{"text":"hi"}]},{"role":"model","parts":[{"functionCall":{"name":"f","id":"i"},"thoughtSignature":"c2lnbmF0dXJl"}]},{"role":"user","parts":[{"functionResponse":{"name":"f","id":"i","response":{"output":"1"}}}]}]}`
+	ask := func(model string) string {
+		readAll(t, g.do("POST", "/v1beta/models/"+model+":generateContent", history))
+		return g.last().Body
+	}
+	if got := ask("signing"); strings.Contains(got, "extra_content") {
+		t.Errorf("before it has signed anything, the model gets %s", got)
+	}
+	if got := ask("signing"); !strings.Contains(got, `"thought_signature":"c2lnbmF0dXJl"`) {
+		t.Errorf("once it has signed, the model gets %s", got)
+	}
+	if got := ask("other"); strings.Contains(got, "extra_content") {
+		t.Errorf("another model gets %s", got)
 	}
 }

@@ -20,10 +20,13 @@ func (s *server) prepareConverted(r *http.Request, x *exchange, from source, bod
 			return err
 		}
 	}
-	x.signed = s.replays.signed(x.ctx) || strings.HasSuffix(s.upstream.base.Hostname(), ".googleapis.com")
 	q, err := from.decode(x, body)
 	if err != nil {
 		return err
+	}
+	x.signed = s.replays.signed(x.ctx, q.Model) || strings.HasSuffix(s.upstream.base.Hostname(), ".googleapis.com")
+	if !x.signed {
+		dropExtraContent(q)
 	}
 	if x.dialect == &openai { // the answer passes through: nothing is added that was not asked for
 		q.StreamOptions = bytes.Clone(orAbsent(member(body, "stream_options")))
@@ -192,7 +195,7 @@ func failedFinish(finish string) *apiError {
 // learns from the upstream's count of the prompt.
 func (s *server) afterAnswer(x *exchange, c *chatResponse) {
 	for i := range c.Choices {
-		s.replays.keep(x.ctx, x.cred.Owner, &c.Choices[i])
+		s.replays.keep(x.ctx, x.cred.Owner, x.model, &c.Choices[i])
 	}
 	if c.Usage.Known && x.promptTokens > 0 {
 		s.calibration.learn(x.model, x.promptTokens, c.Usage.Prompt)
