@@ -147,7 +147,7 @@ func (x *exchange) jsonArray() bool {
 func (s *server) streamTranslated(x *exchange, res *http.Response) error {
 	t := &translatedStream{s: s, x: x, src: s.mask.reader(res.Body), enc: x.dialect.stream(x), read: newChunkReader(x.quirk)}
 	res.Body = t
-	err := error(nil)
+	var err error
 	if interval := s.cfg.StreamPing.Translated; interval > 0 {
 		ping := x.dialect.ping
 		if x.jsonArray() {
