@@ -41,10 +41,11 @@ type anthropicAnswer struct {
 	Usage        anthropicUsage        `json:"usage"`
 }
 
+// anthropicText has no citations: a client in wide use (the AI SDK) takes a list
+// there or nothing, and refuses the null that others would.
 type anthropicText struct {
-	Type      string    `json:"type"`
-	Text      string    `json:"text"`
-	Citations *struct{} `json:"citations"`
+	Type string `json:"type"`
+	Text string `json:"text"`
 }
 
 type anthropicThought struct {

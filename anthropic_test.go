@@ -32,7 +32,7 @@ func TestEncodeAnthropic(t *testing.T) {
 	use := func(input string) string {
 		return `{"type":"tool_use","id":"a","name":"f","input":` + input + `,"caller":{"type":"direct"}}`
 	}
-	said := func(text string) string { return `{"type":"text","text":"` + text + `","citations":null}` }
+	said := func(text string) string { return `{"type":"text","text":"` + text + `"}` }
 	for _, tt := range []struct{ name, message, finish, content, stop string }{
 		{"C-82 text", `{"content":"a <b>"}`, `"stop"`, said("a <b>"), `"end_turn"`},
 		{"C-80 order", `{"content":"t","reasoning":"r","tool_calls":[` + call("a", `"{}"`) + `]}`, `"tool_calls"`,
