@@ -38,16 +38,18 @@ func dialectOf(r *http.Request) *dialect {
 // native says whether the upstream speaks a dialect itself.
 func (s *server) native(name string) bool { return slices.Contains(s.cfg.NativeDialects, name) }
 
-// readVendorBody reads a body that a dialect's path fixes the form of.
-func (s *server) readVendorBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readVendorBody reads a body that a dialect's path fixes the form of, and looks
+// at its top level.
+func (s *server) readVendorBody(w http.ResponseWriter, r *http.Request) ([]byte, peeked, error) {
 	body, err := s.readBody(w, r)
 	if err != nil {
-		return nil, err
+		return nil, peeked{}, err
 	}
-	if _, err := peek(body); err != nil {
-		return nil, badJSON(err)
+	p, err := peek(body)
+	if err != nil {
+		return nil, p, badJSON(err)
 	}
-	return body, nil
+	return body, p, nil
 }
 
 // converted serves a path on which every body is in one dialect.
@@ -55,7 +57,7 @@ func (s *server) converted(from source) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r)
 		x.chat = true
-		body, err := s.readVendorBody(w, r)
+		body, _, err := s.readVendorBody(w, r)
 		if err == nil {
 			err = s.prepareConverted(r, x, from, body)
 		}
@@ -102,7 +104,7 @@ func (s *server) handleInputTokens(w http.ResponseWriter, r *http.Request) {
 // count answers with the estimated tokens of a request's prompt.
 func (s *server) count(w http.ResponseWriter, r *http.Request, decode func(*exchange, []byte) (*chatRequest, error), view func(n int64) any) {
 	x := exchangeOf(r)
-	body, err := s.readVendorBody(w, r)
+	body, _, err := s.readVendorBody(w, r)
 	if err == nil && x.dialect == &responses {
 		err = s.loadChain(x, body)
 	}
@@ -184,12 +186,11 @@ var nativeKeys = map[string]string{"messages": "X-Api-Key", "gemini": "X-Goog-Ap
 func (s *server) serveNative(w http.ResponseWriter, r *http.Request, name string, to *url.URL) {
 	x := exchangeOf(r)
 	x.native, x.source = true, name
-	body, err := s.readVendorBody(w, r)
+	body, p, err := s.readVendorBody(w, r)
 	if err != nil {
 		writeError(w, x, err)
 		return
 	}
-	p, _ := peek(body) // it was sound a moment ago
 	x.stream = string(p.value(body, fieldStream)) == "true"
 	var edits []edit
 	if model := text(p.value(body, fieldModel)); model != "" {
@@ -214,12 +215,9 @@ func (s *server) nativeGemini(r *http.Request, model, verb string) *url.URL {
 		model = to
 	}
 	version, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	to := *s.upstream.base
-	root := nativeVersion.ReplaceAllString(strings.TrimSuffix(to.Path, "/"), "")
-	to.Path = root + "/" + version + "/models/" + model + ":" + verb
-	to.RawPath = ""
+	to := s.upstream.beside("/" + version + "/models/" + model + ":" + verb)
 	to.RawQuery = cleanQuery(r.URL.RawQuery)
-	return &to
+	return to
 }
 
 // nativeVersion is the end of a base address that names a version of an API,
