@@ -151,7 +151,7 @@ func peek(body []byte) (peeked, error) {
 		return p, &jsonError{offset: end, what: "unexpected data after the JSON object"}
 	}
 	p.blocks, p.inputSchema = s.blocks, s.inputSchema
-	return p, s.checkUTF8()
+	return p, nil
 }
 
 // scanMembers walks the object whose brace opened just before p.open, and
@@ -200,17 +200,14 @@ func checkJSON(b []byte) error {
 	if i == len(b) {
 		return s.cutOff()
 	}
-	if _, err := s.document(i); err != nil {
-		return err
-	}
-	return s.checkUTF8()
+	_, err := s.document(i)
+	return err
 }
 
 // A scanner checks JSON grammar. It recurses nowhere, so that hostile nesting
 // costs a bit a level and not a stack frame.
 type scanner struct {
-	b    []byte
-	high uint64 // every 8 bytes of string content or-ed together: does anything beyond ASCII occur?
+	b []byte
 
 	blocks, inputSchema bool // see peeked
 }
@@ -224,22 +221,6 @@ func (s *scanner) unexpected(i int, want string) error {
 		return s.cutOff()
 	}
 	return &jsonError{offset: i, what: fmt.Sprintf("unexpected %q where %s should be", rune(s.b[i]), want)}
-}
-
-// checkUTF8 holds the strings that were scanned against UTF-8. Outside strings
-// the grammar allows only ASCII.
-func (s *scanner) checkUTF8() error {
-	if s.high&highBits == 0 || utf8.Valid(s.b) {
-		return nil
-	}
-	for i := 0; i < len(s.b); {
-		r, n := utf8.DecodeRune(s.b[i:])
-		if r == utf8.RuneError && n == 1 {
-			return &jsonError{offset: i, what: "the body is not valid UTF-8"}
-		}
-		i += n
-	}
-	return nil
 }
 
 // document scans the one value at i and allows nothing but space after it.
@@ -396,70 +377,89 @@ const (
 	highBits = 0x8080808080808080
 )
 
-// stringStops marks, by the high bit of its byte, the first byte of w that is a
-// quote, a backslash or a control character. Bytes after the first mark may be
-// marked wrongly, since the subtractions borrow.
-func stringStops(w uint64) uint64 {
-	quote := w ^ lowBits*'"'
-	slash := w ^ lowBits*'\\'
-	return ((quote-lowBits)&^quote | (slash-lowBits)&^slash | (w-lowBits*0x20)&^w) & highBits
+// strangeBytes marks, by its high bit, the first byte of w that is not plain text
+// of a string: a quote, a backslash, a control character, or beyond ASCII. Bytes
+// after the first mark may be marked wrongly, since the subtractions borrow.
+func strangeBytes(w uint64) uint64 {
+	quote, slash := w^lowBits*'"', w^lowBits*'\\'
+	return (w | (quote - lowBits) | (slash - lowBits) | (w - lowBits*0x20)) & highBits
 }
 
 // str scans the string whose opening quote is at i and returns the offset after
-// its closing quote.
+// its closing quote. Most of a request is strings, so their plain text is looked
+// at eight bytes at a time, and common escapes without a call.
 func (s *scanner) str(i int) (int, error) {
 	b := s.b
 	i++
 	for {
-		for ; i+8 <= len(b); i += 8 {
-			w := binary.LittleEndian.Uint64(b[i:])
-			s.high |= w
-			if m := stringStops(w); m != 0 {
-				i += bits.TrailingZeros64(m) / 8
+		for i+8 <= len(b) {
+			m := strangeBytes(binary.LittleEndian.Uint64(b[i:]))
+			if m == 0 {
+				i += 8
+				continue
+			}
+			i += bits.TrailingZeros64(m) / 8
+			if b[i] != '\\' || i+1 >= len(b) || !shortEscape[b[i+1]] {
 				break
 			}
+			i += 2
 		}
-		if i >= len(b) {
+		switch {
+		case i >= len(b):
 			return 0, s.cutOff()
-		}
-		switch c := b[i]; {
-		case c == '"':
+		case b[i] == '"':
 			return i + 1, nil
-		case c == '\\':
-			end, err := s.escape(i)
-			if err != nil {
-				return 0, err
-			}
-			i = end
-		case c < 0x20:
-			return 0, &jsonError{offset: i, what: fmt.Sprintf("unescaped control character %q in a string", rune(c))}
-		default: // the last few bytes of b, too few for a word
-			s.high |= uint64(c)
-			i++
 		}
+		end, err := s.char(i)
+		if err != nil {
+			return 0, err
+		}
+		i = end
 	}
+}
+
+// shortEscape says which bytes make a whole escape with the backslash before them.
+var shortEscape = [256]bool{'"': true, '\\': true, '/': true, 'b': true, 'f': true, 'n': true, 'r': true, 't': true}
+
+// char scans the one character of a string at i, and the others beyond ASCII
+// right behind it.
+func (s *scanner) char(i int) (int, error) {
+	switch c := s.b[i]; {
+	case c == '\\':
+		return s.escape(i)
+	case c < 0x20:
+		return 0, &jsonError{offset: i, what: fmt.Sprintf("unescaped control character %q in a string", rune(c))}
+	case c < utf8.RuneSelf:
+		return i + 1, nil
+	}
+	for i < len(s.b) && s.b[i] >= utf8.RuneSelf {
+		r, n := utf8.DecodeRune(s.b[i:])
+		if r == utf8.RuneError && n == 1 {
+			return 0, &jsonError{offset: i, what: "the body is not valid UTF-8"}
+		}
+		i += n
+	}
+	return i, nil
 }
 
 // escape scans the escape sequence whose backslash is at i.
 func (s *scanner) escape(i int) (int, error) {
-	if i+1 >= len(s.b) {
+	switch {
+	case i+1 >= len(s.b):
+		return 0, s.cutOff()
+	case shortEscape[s.b[i+1]]:
+		return i + 2, nil
+	case s.b[i+1] != 'u':
+		return 0, &jsonError{offset: i, what: fmt.Sprintf("unknown escape \\%c in a string", s.b[i+1])}
+	case i+6 > len(s.b):
 		return 0, s.cutOff()
 	}
-	switch s.b[i+1] {
-	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-		return i + 2, nil
-	case 'u':
-		if i+6 > len(s.b) {
-			return 0, s.cutOff()
+	for _, c := range s.b[i+2 : i+6] {
+		if !isDigit(c) && (c|0x20 < 'a' || c|0x20 > 'f') {
+			return 0, &jsonError{offset: i, what: "\\u without four hex digits in a string"}
 		}
-		for _, c := range s.b[i+2 : i+6] {
-			if !isDigit(c) && (c|0x20 < 'a' || c|0x20 > 'f') {
-				return 0, &jsonError{offset: i, what: "\\u without four hex digits in a string"}
-			}
-		}
-		return i + 6, nil
 	}
-	return 0, &jsonError{offset: i, what: fmt.Sprintf("unknown escape \\%c in a string", s.b[i+1])}
+	return i + 6, nil
 }
 
 func (s *scanner) literal(i int, want string) (int, error) {
@@ -624,6 +624,14 @@ func skipContainer(b []byte, i int) int {
 		i++
 	}
 	return i
+}
+
+// stringStops marks, by the high bit of its byte, the first byte of w that is a
+// quote or a backslash. Bytes after the first mark may be marked wrongly.
+func stringStops(w uint64) uint64 {
+	quote := w ^ lowBits*'"'
+	slash := w ^ lowBits*'\\'
+	return ((quote-lowBits)&^quote | (slash-lowBits)&^slash) & highBits
 }
 
 // skipString is the offset after the string whose opening quote is at i; the
