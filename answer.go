@@ -74,7 +74,7 @@ func wholeAnswer(x *exchange, res *http.Response, form answerForm) ([]byte, erro
 	if form == formEvents {
 		return gather(res.Body, func() { x.cancel(errAnswerOver) })
 	}
-	body, err := readAtMost(res.Body, maxAnswerBytes)
+	body, err := res.Body.(*sniffedBody).whole()
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +116,10 @@ func sniff(res *http.Response) (answerForm, error) {
 		return formEvents, nil
 	}
 	body := &sniffedBody{src: res.Body}
+	if n := res.ContentLength; n > 0 {
+		// One byte more, and a reader of it all need not look for room at its end.
+		body.head = make([]byte, 0, min(n, maxBodyGuess)+1)
+	}
 	res.Body = body
 	return body.form()
 }
@@ -172,7 +176,7 @@ func formOf(head []byte) (form answerForm, sure bool) {
 	return formOther, true
 }
 
-func isPrefix(b []byte, of string) bool { return strings.HasPrefix(of, string(b)) }
+func isPrefix(b []byte, of string) bool { return len(b) <= len(of) && string(b) == of[:len(b)] }
 
 func (b *sniffedBody) Read(p []byte) (int, error) {
 	if len(b.head) > 0 {
@@ -181,6 +185,24 @@ func (b *sniffedBody) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return b.src.Read(p)
+}
+
+// whole reads the body to its end, on into the buffer that it was looked at in.
+func (b *sniffedBody) whole() ([]byte, error) {
+	for len(b.head) <= maxAnswerBytes {
+		if len(b.head) == cap(b.head) {
+			b.head = slices.Grow(b.head, len(b.head))
+		}
+		n, err := b.src.Read(b.head[len(b.head):cap(b.head)])
+		b.head = b.head[:len(b.head)+n]
+		switch {
+		case err == io.EOF:
+			return b.head, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+	return nil, answerTooLong(maxAnswerBytes)
 }
 
 func (b *sniffedBody) Close() error { return b.src.Close() }

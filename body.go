@@ -83,9 +83,12 @@ func (s *server) openBody(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// maxBodyGuess is how much memory a declared length is believed to need before
-// anything has come.
-const maxBodyGuess = 1 << 20
+// How much memory a body is believed to need before anything of it has come:
+// what it declares, up to a limit.
+const (
+	maxBodyGuess = 1 << 20
+	unknownBody  = 4 << 10
+)
 
 // readBody reads a request's body whole, within the limits.
 func (s *server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -95,15 +98,16 @@ func (s *server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.Body == nil {
 		return nil, nil
 	}
-	var b bytes.Buffer
+	size := unknownBody
 	if n := r.ContentLength; n > 0 {
-		b.Grow(int(min(n, maxBodyGuess)) + bytes.MinRead) // ReadFrom wants that much to spare, or it grows the buffer once more
+		size = int(min(n, maxBodyGuess))
 	}
-	_, err := b.ReadFrom(r.Body)
+	body, l, err := readWhole(r.Body, size)
 	if err != nil {
 		return nil, bodyError(err)
 	}
-	return bytes.TrimPrefix(b.Bytes(), []byte("\ufeff")), nil
+	exchangeOf(r).body = l
+	return bytes.TrimPrefix(body, []byte("\ufeff")), nil
 }
 
 // bodyError is what a client is told of a body that could not be read.

@@ -77,6 +77,8 @@ type exchange struct {
 	wantsUsage bool   // the client asked for usage in its stream
 	hideUsage  bool   // the gateway asked for it
 	session    *sessionTurn
+	sent       http.Header // what goes upstream
+	body       *lease      // of the buffer with the client's body
 	payload    payload     // the body for the upstream; let go once no retry can need it
 	shorter    func() bool // puts less of the session's history into the payload; false when there is none left
 	history    *history    // what was put in; nil for none
@@ -194,7 +196,11 @@ func (s *server) readChat(r *http.Request, x *exchange, body []byte) error {
 		edits = append(edits, streamEdit(&p))
 	}
 	edits = append(edits, x.injectUsage(body, &p)...)
-	return s.prepareChat(r, x, body, &p, edits)
+	err = s.prepareChat(r, x, body, &p, edits)
+	if x.session == nil { // else the turn is in the buffer, and outlives the payload
+		x.payload.lease = x.body
+	}
+	return err
 }
 
 // injectUsage asks for the usage of a stream whose client did not, with the quirk

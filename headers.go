@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -15,7 +16,7 @@ import (
 // A headerSet is a set of header names.
 type headerSet struct {
 	names    map[string]bool
-	prefixes []string
+	prefixes [1 << 8][]string // by their first byte
 }
 
 // newHeaderSet makes a set of canonical names. One that ends in "*" stands for
@@ -24,7 +25,10 @@ func newHeaderSet(patterns ...string) *headerSet {
 	set := &headerSet{names: make(map[string]bool, len(patterns))}
 	for _, p := range patterns {
 		if prefix, ok := strings.CutSuffix(p, "*"); ok {
-			set.prefixes = append(set.prefixes, prefix)
+			if prefix == "" {
+				prefix = "*"
+			}
+			set.prefixes[prefix[0]] = append(set.prefixes[prefix[0]], prefix)
 		} else {
 			set.names[p] = true
 		}
@@ -33,7 +37,7 @@ func newHeaderSet(patterns ...string) *headerSet {
 }
 
 func (s *headerSet) has(name string) bool {
-	return s.names[name] || slices.ContainsFunc(s.prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+	return s.names[name] || name != "" && slices.ContainsFunc(s.prefixes[name[0]], func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
 // forwardedHeaders are the request headers that go upstream.
@@ -59,6 +63,9 @@ func (s *server) upstreamHeader(r *http.Request, x *exchange) http.Header {
 	}
 	s.disguise(out)
 	s.sign(out, x.cred.Key)
+	if _, ok := out["User-Agent"]; !ok {
+		out["User-Agent"] = nil // or the transport would make one up
+	}
 	if name, ok := nativeKeys[x.source]; ok && x.native {
 		if bearer, ok := out["Authorization"]; ok {
 			delete(out, "Authorization")
@@ -82,28 +89,37 @@ func connectionListed(h http.Header) []string {
 
 // disguise makes a request look like a browser's, if that is asked for.
 func (s *server) disguise(h http.Header) {
-	if !s.cfg.MaskAsBrowser {
-		return
-	}
-	for _, as := range [...]struct{ name, value string }{
-		{"User-Agent", s.cfg.MaskUserAgent}, {"Origin", s.cfg.MaskOrigin}, {"Referer", s.cfg.MaskReferer},
-	} {
-		if as.value != "" {
-			h[as.name] = []string{as.value}
+	maps.Copy(h, s.disguises)
+}
+
+// disguises are the headers that make a request look like a browser's.
+func disguises(cfg *config) http.Header {
+	h := http.Header{}
+	for name, value := range map[string]string{"User-Agent": cfg.MaskUserAgent, "Origin": cfg.MaskOrigin, "Referer": cfg.MaskReferer} {
+		if cfg.MaskAsBrowser && value != "" {
+			h[name] = []string{value}
 		}
 	}
+	return h
 }
 
 // sign puts the key for the upstream in: the client's own in mode passthrough,
 // else the gateway's.
 func (s *server) sign(h http.Header, clients secret) {
-	key := s.cfg.APIKey
-	if s.cfg.Auth == authPassthrough {
-		key = clients
+	switch {
+	case s.cfg.Auth != authPassthrough:
+		maps.Copy(h, s.signature)
+	case clients != "":
+		h["Authorization"] = []string{"Bearer " + string(clients)}
 	}
-	if key != "" {
-		h["Authorization"] = []string{"Bearer " + string(key)}
+}
+
+// signature is the header with the gateway's key for the upstream.
+func signature(cfg *config) http.Header {
+	if cfg.APIKey == "" {
+		return nil
 	}
+	return http.Header{"Authorization": {"Bearer " + string(cfg.APIKey)}}
 }
 
 // secretQuery are the query names that carry keys; they never go upstream.

@@ -29,12 +29,15 @@ func (s *server) logged(next http.HandlerFunc) http.Handler {
 		x.trace = printable(r.Header.Get("Traceparent"))
 		sw := newStatusWriter(w, s.cfg.LogBodies)
 		h := sw.Header()
-		h.Set("X-Request-Id", x.id)
-		h.Set("X-Content-Type-Options", "nosniff")
+		h["X-Request-Id"] = []string{x.id}
+		h["X-Content-Type-Options"] = nosniff
 		defer s.finish(sw, r, x)
 		next(sw, r)
 	})
 }
+
+// nosniff is shared by all answers.
+var nosniff = []string{"nosniff"}
 
 // finish ends an exchange, whatever way its handler ended.
 func (s *server) finish(w *statusWriter, r *http.Request, x *exchange) {
@@ -125,7 +128,9 @@ func (s *server) logExchange(w *statusWriter, r *http.Request, x *exchange) {
 		add(slog.String("request_body", s.shown(x, x.requestBody)))
 		add(slog.String("response_body", s.shown(x, w.body)))
 	}
-	s.log.LogAttrs(context.Background(), level, "request", attrs...)
+	record := slog.NewRecord(time.Now(), level, "request", 0) // Logger would look for the caller, which is always this line
+	record.AddAttrs(attrs...)
+	s.log.Handler().Handle(context.Background(), record)
 }
 
 // shown is a body as a log line shows it. The mask changes no length.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -21,6 +20,7 @@ import (
 // the one place from which the upstream is called.
 type upstream struct {
 	base      *url.URL
+	chat      *url.URL      // of chat completions; not to be changed
 	timeout   time.Duration // to the first byte of an answer; 0 = none
 	transport *http.Transport
 	learned   learned
@@ -31,9 +31,9 @@ type upstream struct {
 const maxUpstreamHeader = 256 << 10
 
 func newUpstream(cfg *config) *upstream {
-	return &upstream{base: cfg.BaseURL, timeout: cfg.UpstreamTimeout, transport: &http.Transport{
+	u := &upstream{base: cfg.BaseURL, timeout: cfg.UpstreamTimeout, transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            dialUpstream,
 		TLSHandshakeTimeout:    10 * time.Second,
 		ResponseHeaderTimeout:  cfg.UpstreamTimeout,
 		MaxIdleConnsPerHost:    1024,
@@ -42,6 +42,8 @@ func newUpstream(cfg *config) *upstream {
 		DisableCompression:     true, // a compressed stream delays tokens, and hides them from the reader
 		ForceAttemptHTTP2:      true,
 	}}
+	u.chat = u.url("/chat/completions", "")
+	return u
 }
 
 // url is the upstream's address for an escaped path under its base.
@@ -64,10 +66,12 @@ func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
 	// neither relays 1xx answers nor takes them without end.
 	req = req.WithContext(x.ctx)
 	var tries attempts
+	req.Header = x.sent
 	for {
 		x.attach(req)
 		res, err := u.send(req, x)
 		if err != nil {
+			x.letGo()
 			return nil, err
 		}
 		x.upstreamStatus, x.firstByte = res.StatusCode, time.Since(x.start)
@@ -81,12 +85,18 @@ func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
 				x.drop(field)
 			}
 		}
-		x.payload, x.shorter, x.request, x.history = payload{}, nil, nil, nil
+		x.letGo()
 		// The transport adds trailers to its own response when the body ends;
 		// ReverseProxy, which has this one, does not see them.
 		answer := *res
 		return &answer, nil
 	}
+}
+
+// letGo drops what only a repeated request would need.
+func (x *exchange) letGo() {
+	x.payload.lease.letGo()
+	x.payload, x.shorter, x.request, x.history = payload{}, nil, nil, nil
 }
 
 // attempts are the changes that a request has been through.
@@ -141,7 +151,7 @@ func (x *exchange) attach(req *http.Request) {
 	}
 	// An empty value is not sent, but lets the transport repeat the request when
 	// a kept connection turns out to be dead before any answer.
-	req.Header["X-Idempotency-Key"] = []string{}
+	req.Header["X-Idempotency-Key"] = nil
 }
 
 // maxReplayed is how much of a forwarded body is remembered.
@@ -208,21 +218,25 @@ func (s *server) newProxy() *httputil.ReverseProxy {
 // serveUpstream sends the exchange's request to a path of the upstream, and its
 // answer to the client.
 func (s *server) serveUpstream(w http.ResponseWriter, r *http.Request, path string) {
-	x := exchangeOf(r)
+	x, h := exchangeOf(r), w.Header()
 	if x.fidelity != "" {
-		w.Header().Set("X-APIProxy-Fidelity", string(x.fidelity))
+		h["X-Apiproxy-Fidelity"] = []string{string(x.fidelity)}
 	}
 	if x.chat && x.source != "" {
-		w.Header().Set("X-APIProxy-Dialect", x.source)
+		h["X-Apiproxy-Dialect"] = []string{x.source}
 	}
 	if x.session != nil {
-		w.Header().Set("X-Session-Id", x.session.key.ID)
+		h["X-Session-Id"] = []string{x.session.key.ID}
 	}
 	query := r.URL.RawQuery
 	if x.dialect != &openai && !x.native {
 		query = "" // a vendor's own parameters mean nothing on the chat path
 	}
-	s.sendTo(w, r, s.upstream.url(path, cleanQuery(query)))
+	if query = cleanQuery(query); path == "/chat/completions" && query == "" {
+		s.sendTo(w, r, s.upstream.chat)
+		return
+	}
+	s.sendTo(w, r, s.upstream.url(path, query))
 }
 
 // sendTo sends the exchange's request to an address of the upstream.
@@ -231,7 +245,8 @@ func (s *server) sendTo(w http.ResponseWriter, r *http.Request, to *url.URL) {
 	out := *r
 	out.URL = to
 	out.Host = out.URL.Host
-	out.Header = s.upstreamHeader(r, x)
+	// ReverseProxy would copy the headers, and sift what is sifted already.
+	out.Header, x.sent = nil, s.upstreamHeader(r, x)
 	out.TransferEncoding, out.Trailer = nil, nil
 	if x.payload.pieces != nil {
 		out.Body, out.ContentLength = http.NoBody, 0

@@ -21,6 +21,9 @@ type server struct {
 	watch    *storeWatch
 	keys     *keyring
 	forwards *headerSet
+
+	disguises, signature http.Header // of every request to the upstream; shared, so not to be changed
+
 	mask     *mask
 	models   *modelCache
 	sessions *sessions
@@ -39,7 +42,7 @@ type server struct {
 func newServer(cfg *config, store Store, log *slog.Logger) *server {
 	s := &server{
 		cfg: cfg, log: log, store: store,
-		keys: newKeyring(cfg), forwards: forwardedHeaders(cfg), mask: newMask(cfg), sessions: newSessions(store, log),
+		keys: newKeyring(cfg), forwards: forwardedHeaders(cfg), disguises: disguises(cfg), signature: signature(cfg), mask: newMask(cfg), sessions: newSessions(store, log),
 		upstream: newUpstream(cfg), mux: http.NewServeMux(), started: time.Now(),
 	}
 	s.replays, s.upstream.rewrite = newReplays(store), s.rewrite
@@ -265,10 +268,8 @@ var apiRoots = []string{
 // vendor prefix taken off, its /v1 put on. A path that two readers could take
 // for two different ones is refused.
 func canonicalPath(escaped string) (string, *apiError) {
-	bad := badRequest("", "the path is not in canonical form: no empty steps, no \".\" or \"..\", no control characters, encoded or not")
-	bad.Code = "invalid_path"
 	if !strings.HasPrefix(escaped, "/") || strings.Contains(escaped, "//") {
-		return "", bad
+		return "", badPath()
 	}
 	path := escaped
 	if len(path) > 1 {
@@ -287,7 +288,7 @@ func canonicalPath(escaped string) (string, *apiError) {
 	for step := range strings.SplitSeq(path[1:], "/") {
 		name, err := url.PathUnescape(step)
 		if err != nil || !safeSegment(name) || !opaque && !safeSteps(name) {
-			return "", bad
+			return "", badPath()
 		}
 	}
 	for strings.HasPrefix(path, "/v1/v1/") {
@@ -298,6 +299,12 @@ func canonicalPath(escaped string) (string, *apiError) {
 		path = "/v1" + path
 	}
 	return path, nil
+}
+
+func badPath() *apiError {
+	e := badRequest("", "the path is not in canonical form: no empty steps, no \".\" or \"..\", no control characters, encoded or not")
+	e.Code = "invalid_path"
+	return e
 }
 
 // safeSegment says whether a decoded step of a path means only itself.

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"io"
+	"net"
+	"slices"
 	"sync"
+	"time"
 )
 
 // An edit replaces the bytes at a span of a body with other bytes. An empty
@@ -18,6 +23,7 @@ type edit struct {
 type payload struct {
 	pieces [][]byte
 	size   int64
+	lease  *lease // of the buffer that the pieces are in
 }
 
 // splice is body with edits made, which must stand in the order of their
@@ -54,16 +60,29 @@ func (p payload) bytes() []byte {
 	return b
 }
 
+// maxJoined is the size up to which a payload goes upstream in one write with
+// the headers: the transport does that with the readers alone that it knows, and
+// its buffer has 4 KiB.
+const maxJoined = 4 << 10
+
 // reader reads the payload once. It ends at the last byte without being asked
 // again, so the transport never reads past the end (promises.md 3).
-func (p payload) reader() io.ReadCloser { return &payloadReader{rest: p.pieces} }
+func (p payload) reader() io.ReadCloser {
+	if p.size <= maxJoined && p.lease == nil {
+		return io.NopCloser(bytes.NewReader(p.bytes()))
+	}
+	p.lease.hold()
+	return &payloadReader{rest: p.pieces, left: p.size, lease: p.lease}
+}
 
 // payloadReader has a lock because the transport may close a body that it is
 // still reading, when a request is given up.
 type payloadReader struct {
-	mu   sync.Mutex
-	rest [][]byte
-	off  int // into the first of rest
+	mu    sync.Mutex
+	rest  [][]byte
+	off   int   // into the first of rest
+	left  int64 // bytes of rest from there
+	lease *lease
 }
 
 func (r *payloadReader) Read(dst []byte) (int, error) {
@@ -73,6 +92,7 @@ func (r *payloadReader) Read(dst []byte) (int, error) {
 	for len(r.rest) > 0 && n < len(dst) {
 		c := copy(dst[n:], r.rest[0][r.off:])
 		n += c
+		r.left -= int64(c)
 		if r.off += c; r.off == len(r.rest[0]) {
 			r.rest, r.off = r.rest[1:], 0
 		}
@@ -83,13 +103,70 @@ func (r *payloadReader) Read(dst []byte) (int, error) {
 	return n, nil
 }
 
+func (r *payloadReader) size() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.left
+}
+
+// WriteTo writes what is left as it lies, in one system call if w is a plain
+// connection.
+func (r *payloadReader) WriteTo(w io.Writer) (int64, error) {
+	rest, l := r.takeRest()
+	defer l.letGo()
+	return rest.WriteTo(w)
+}
+
+// takeRest hands over what is left, with a hold on its buffer: Close must not
+// have to wait for a slow write.
+func (r *payloadReader) takeRest() (net.Buffers, *lease) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.rest) == 0 {
+		return nil, nil
+	}
+	rest := slices.Clone(r.rest)
+	rest[0] = rest[0][r.off:]
+	r.rest, r.left = nil, 0
+	r.lease.hold()
+	return rest, r.lease
+}
+
 // Close lets go of the bytes: the transport may remember the reader for as long
 // as the answer lasts.
 func (r *payloadReader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.rest = nil
+	r.rest, r.left = nil, 0
+	r.lease.letGo()
+	r.lease = nil
 	return nil
+}
+
+// An upstreamConn is a connection to the upstream without TLS. The transport
+// copies bodies to a connection through a buffer that it makes for each; one that
+// the gateway holds anyway goes out as it lies.
+type upstreamConn struct{ *net.TCPConn }
+
+func (c upstreamConn) ReadFrom(r io.Reader) (int64, error) {
+	if limited, ok := r.(*io.LimitedReader); ok {
+		if body, ok := limited.R.(*payloadReader); ok && body.size() <= limited.N {
+			n, err := body.WriteTo(c.TCPConn)
+			limited.N -= n
+			return n, err
+		}
+	}
+	return c.TCPConn.ReadFrom(r)
+}
+
+// dialUpstream opens a connection to the upstream.
+func dialUpstream(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	conn, err := d.DialContext(ctx, network, addr)
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		return upstreamConn{tcp}, err
+	}
+	return conn, err
 }
 
 // insertMember is the edit that puts a member first into the peeked object.

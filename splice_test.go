@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"strings"
 	"testing"
 	"testing/iotest"
 )
@@ -39,13 +40,20 @@ func TestSplice(t *testing.T) {
 }
 
 func TestPayloadReader(t *testing.T) {
-	p := splice([]byte("0123456789"), edit{span{5, 5}, []byte("-")})
-	first, again := p.reader(), p.reader()
-	if b, err := io.ReadAll(iotest.OneByteReader(first)); err != nil || string(b) != "01234-56789" {
+	body := strings.Repeat("0123456789", maxJoined/10)
+	want := body[:5] + "-" + body[5:] + "!"
+	p := splice([]byte(body+"!"), edit{span{5, 5}, []byte("-")})
+	first, again, whole := p.reader(), p.reader(), p.reader()
+	if b, err := io.ReadAll(iotest.OneByteReader(first)); err != nil || string(b) != want {
 		t.Errorf("read %q, %v", b, err)
 	}
-	buf := make([]byte, 11)
-	if n, err := again.Read(buf); n != 11 || err != io.EOF {
+	buf := make([]byte, len(want))
+	io.ReadFull(whole, buf[:7])
+	var rest bytes.Buffer
+	if n, err := whole.(io.WriterTo).WriteTo(&rest); int(n) != len(want)-7 || err != nil || rest.String() != want[7:] {
+		t.Errorf("wrote %d bytes of the rest, %v: %q", n, err, rest.String())
+	}
+	if n, err := again.Read(buf); n != len(want) || err != io.EOF {
 		t.Errorf("the last read gave %d bytes and %v; it must tell the end at once", n, err)
 	}
 	closed := p.reader()
