@@ -30,7 +30,7 @@ func benchGateway(b *testing.B, upstream string) http.Handler {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := newServer(cfg, store, slog.New(slog.NewJSONHandler(io.Discard, nil)))
+	s := newServer(cfg, store, slog.New(newJSONHandler(io.Discard, nil)))
 	b.Cleanup(func() { s.Close(context.Background()) })
 	return s.Handler()
 }

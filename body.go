@@ -61,22 +61,18 @@ func (s *server) openBody(w http.ResponseWriter, r *http.Request) error {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	paced := &pacedBody{src: r.Body, control: http.NewResponseController(w), start: time.Now()}
-	body := &clientBody{Reader: paced, paced: paced, x: exchangeOf(r), capture: s.cfg.LogBodies}
+	body := &clientBody{x: exchangeOf(r), capture: s.cfg.LogBodies}
+	body.paced = pacedBody{src: r.Body, control: controlOf(w), start: body.x.start, left: r.ContentLength}
+	body.Reader = &body.paced
 	encoding := strings.ToLower(strings.TrimSpace(strings.Join(r.Header["Content-Encoding"], ",")))
-	switch {
-	case encoding != "" && encoding != "identity":
-		unpacked, err := unpack(paced, encoding)
+	if encoding != "" && encoding != "identity" {
+		unpacked, err := unpack(&body.paced, encoding)
 		if err != nil {
 			return unpackError(w, err, encoding)
 		}
 		body.Reader, r.ContentLength = unpacked, -1
-	case r.ContentLength > 0:
-		// The transport must not read past the end: if the answer has begun by
-		// then, the server has closed the body, and the connection is lost.
-		body.Reader = io.LimitReader(paced, r.ContentLength)
 	}
-	if limit > 0 {
+	if limit > 0 && r.ContentLength < 0 {
 		body.Reader = http.MaxBytesReader(w, io.NopCloser(body.Reader), limit)
 	}
 	r.Body = body
@@ -234,7 +230,7 @@ type readCloser struct {
 // still read when the exchange is over. The server closes the body itself.
 type clientBody struct {
 	io.Reader
-	paced   *pacedBody
+	paced   pacedBody
 	x       *exchange
 	capture bool // with LOG_BODIES
 
@@ -277,17 +273,39 @@ func (b *clientBody) Close() error {
 // pacedBody gives a client no longer for its body than it needs, and counts it.
 type pacedBody struct {
 	src     io.Reader
-	control interface{ SetReadDeadline(time.Time) error }
+	control readDeadliner
 	start   time.Time
 	until   time.Time // the read deadline that is set
 	count   int64     // bytes so far, packed as they come
+	left    int64     // until the declared end; below 0 when there is none
+}
+
+type readDeadliner interface{ SetReadDeadline(time.Time) error }
+
+// controlOf is how the connection under a ResponseWriter is reached.
+func controlOf(w http.ResponseWriter) readDeadliner {
+	if sw, ok := w.(*statusWriter); ok {
+		return sw.control
+	}
+	return http.NewResponseController(w)
 }
 
 func (b *pacedBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		// The transport must not read past the end: if the answer has begun by
+		// then, the server has closed the body, and the connection is lost.
+		return 0, io.EOF
+	}
+	if b.left > 0 && int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
 	b.extend(time.Now())
 	n, err := b.src.Read(p)
 	b.count += int64(n)
-	if err == io.EOF {
+	if b.left > 0 {
+		b.left -= int64(n)
+	}
+	if err == io.EOF || b.left == 0 {
 		b.control.SetReadDeadline(time.Time{}) // or it would end the wait for the answer
 	}
 	return n, err

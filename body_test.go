@@ -304,7 +304,7 @@ func (f *fakeBody) SetReadDeadline(at time.Time) error {
 func (f *fakeBody) sendsFor(limit time.Duration) time.Duration {
 	start := time.Unix(1e9, 0)
 	f.now = start
-	b := &pacedBody{control: f, start: start}
+	b := &pacedBody{control: f, start: start, left: -1}
 	for f.now.Sub(start) < limit {
 		b.extend(f.now)
 		if f.now = f.now.Add(f.step); f.now.After(f.deadline) {
@@ -346,11 +346,11 @@ func TestBodyPace(t *testing.T) {
 // has passed stays, so that the connection is given up.
 func TestPacedBodyLetsGo(t *testing.T) {
 	var f fakeBody
-	b := &pacedBody{src: iotest.OneByteReader(strings.NewReader("abc")), control: &f, start: time.Now()}
+	b := &pacedBody{src: iotest.OneByteReader(strings.NewReader("abc")), control: &f, start: time.Now(), left: -1}
 	if _, err := io.ReadAll(b); err != nil || b.count != 3 || !f.deadline.IsZero() {
 		t.Errorf("after the end: %v, %d bytes, deadline %v", err, b.count, f.deadline)
 	}
-	b = &pacedBody{src: iotest.ErrReader(os.ErrDeadlineExceeded), control: &f, start: time.Now()}
+	b = &pacedBody{src: iotest.ErrReader(os.ErrDeadlineExceeded), control: &f, start: time.Now(), left: -1}
 	if _, err := io.ReadAll(b); !errors.Is(err, os.ErrDeadlineExceeded) || f.deadline.IsZero() {
 		t.Errorf("after a stall: %v, deadline %v", err, f.deadline)
 	}

@@ -58,7 +58,7 @@ func newGatewayOn(t *testing.T, store Store, upstream http.HandlerFunc, change .
 			t.Fatal(err)
 		}
 	}
-	log := slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(newJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	g.server = newServer(cfg, store, log)
 	front := httptest.NewServer(g.server.Handler())
 	g.URL = front.URL

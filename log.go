@@ -83,54 +83,54 @@ func (s *server) logExchange(w *statusWriter, r *http.Request, x *exchange) {
 	if !s.log.Enabled(context.Background(), level) {
 		return
 	}
+	logLine(s.log.Handler(), level, "request", func(f lineFields) { s.describe(f, w, r, x) })
+}
+
+// describe fills the line of a request.
+func (s *server) describe(f lineFields, w *statusWriter, r *http.Request, x *exchange) {
 	status := w.status
 	if x.outcome == outcomeClientClosed && status == 0 {
 		status = 499
 	}
-	attrs := make([]slog.Attr, 0, 24)
-	add := func(a slog.Attr) { attrs = append(attrs, a) }
-	add(slog.String("id", x.id))
-	add(slog.String("method", r.Method))
-	add(slog.String("route", x.route))
-	add(slog.Int("status", status))
-	add(slog.String("outcome", string(x.outcome)))
-	add(slog.String("key", x.cred.Label))
+	f.text("id", x.id)
+	f.text("method", r.Method)
+	f.text("route", x.route)
+	f.count("status", int64(status))
+	f.text("outcome", string(x.outcome))
+	f.text("key", x.cred.Label)
 	if x.chat || x.native {
-		add(slog.String("dialect", cmp.Or(x.source, x.dialect.name)))
-		add(slog.String("model", printable(x.model)))
-		add(slog.Bool("stream", x.stream))
-		add(slog.String("fidelity", string(x.fidelity)))
+		f.text("dialect", cmp.Or(x.source, x.dialect.name))
+		f.text("model", printable(x.model))
+		f.flag("stream", x.stream)
+		f.text("fidelity", string(x.fidelity))
 	}
 	if len(x.dropped) > 0 {
-		add(slog.String("dropped", strings.Join(x.dropped, ",")))
+		f.text("dropped", strings.Join(x.dropped, ","))
 	}
 	if x.session != nil {
-		add(slog.String("session", x.session.key.ID))
+		f.text("session", x.session.key.ID)
 	}
 	if x.upstreamStatus != 0 {
-		add(slog.Int("upstream_status", x.upstreamStatus))
-		add(slog.Float64("first_byte_ms", inMilliseconds(x.firstByte)))
+		f.count("upstream_status", int64(x.upstreamStatus))
+		f.milliseconds("first_byte_ms", x.firstByte)
 	}
-	add(slog.Float64("duration_ms", inMilliseconds(time.Since(x.start))))
-	add(slog.Int64("bytes_in", x.bytesIn))
-	add(slog.Int64("bytes_out", w.bytes))
+	f.milliseconds("duration_ms", time.Since(x.start))
+	f.count("bytes_in", x.bytesIn)
+	f.count("bytes_out", w.bytes)
 	if x.usage.Known {
-		add(slog.Int64("prompt_tokens", x.usage.Prompt))
-		add(slog.Int64("completion_tokens", x.usage.Completion))
+		f.count("prompt_tokens", x.usage.Prompt)
+		f.count("completion_tokens", x.usage.Completion)
 	}
 	if x.trace != "" {
-		add(slog.String("traceparent", x.trace))
+		f.text("traceparent", x.trace)
 	}
 	if x.failure != nil {
-		add(slog.String("error", s.unsecret(x, x.failure.Error())))
+		f.text("error", s.unsecret(x, x.failure.Error()))
 	}
 	if s.cfg.LogBodies {
-		add(slog.String("request_body", s.shown(x, x.requestBody)))
-		add(slog.String("response_body", s.shown(x, w.body)))
+		f.text("request_body", s.shown(x, x.requestBody))
+		f.text("response_body", s.shown(x, w.body))
 	}
-	record := slog.NewRecord(time.Now(), level, "request", 0) // Logger would look for the caller, which is always this line
-	record.AddAttrs(attrs...)
-	s.log.Handler().Handle(context.Background(), record)
 }
 
 // shown is a body as a log line shows it. The mask changes no length.

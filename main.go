@@ -52,7 +52,7 @@ const (
 // counts it as in use and so lets as much garbage gather before it runs, where it
 // would run after each 4 MiB: most of a gateway's memory is of one request, and
 // little lives on.
-var ballast = make([]byte, 32<<20)
+var ballast = make([]byte, 64<<20)
 
 func main() {
 	defer runtime.KeepAlive(ballast)
@@ -446,7 +446,7 @@ func newLogger(cfg *config, w io.Writer) *slog.Logger {
 	if cfg.LogFormat == "text" || cfg.LogFormat == "" && isTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
-	return slog.New(slog.NewJSONHandler(w, opts))
+	return slog.New(newJSONHandler(w, opts))
 }
 
 func isTerminal(w io.Writer) bool {

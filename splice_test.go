@@ -40,7 +40,7 @@ func TestSplice(t *testing.T) {
 }
 
 func TestPayloadReader(t *testing.T) {
-	body := strings.Repeat("0123456789", maxJoined/10)
+	body := strings.Repeat("0123456789", maxJoined/10+1)
 	want := body[:5] + "-" + body[5:] + "!"
 	p := splice([]byte(body+"!"), edit{span{5, 5}, []byte("-")})
 	first, again, whole := p.reader(), p.reader(), p.reader()
