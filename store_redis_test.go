@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -59,7 +61,7 @@ func startRedis(t testing.TB, args ...string) *redisServer {
 	for range 5 {
 		port := freePort(t)
 		r.addr = net.JoinHostPort("127.0.0.1", port)
-		r.args = append([]string{program, "--bind", "127.0.0.1", "--port", port, "--dir", dir, "--save", "", "--loglevel", "warning"}, args...)
+		r.args = append([]string{program, "--bind", "127.0.0.1", "--port", port, "--dir", dir, "--save", ""}, args...)
 		if r.start() {
 			return r
 		}
@@ -68,21 +70,27 @@ func startRedis(t testing.TB, args ...string) *redisServer {
 	return nil
 }
 
+// freePort is a port below those that the system hands out by itself: a server
+// that is killed must find its own free again.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(10000 + mathrand.IntN(20000))
+		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	t.Fatal("no free port was found")
+	return ""
 }
 
 // start says whether the server came up; it does not when another process took
 // the port meanwhile.
 func (r *redisServer) start() bool {
 	cmd := exec.Command(r.args[0], r.args[1:]...)
+	log := &readyLog{ready: make(chan struct{})}
+	cmd.Stdout = log
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -92,29 +100,30 @@ func (r *redisServer) start() bool {
 		close(ended)
 	}()
 	r.process, r.ended = cmd.Process, ended
-	for {
-		if answers(r.addr) {
-			return true
-		}
-		select {
-		case <-ended:
-			return false
-		case <-time.After(5 * time.Millisecond):
-		}
+	select {
+	case <-log.ready:
+		return true
+	case <-ended:
+		return false
 	}
 }
 
-// answers says whether there is a Redis that is ready, be it to ask for a password.
-func answers(addr string) bool {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
-	if err != nil {
-		return false
+// A readyLog waits for the server's own word that it is ready: what answers at
+// its port may be somebody else.
+type readyLog struct {
+	seen  []byte
+	ready chan struct{} // closed at that word
+}
+
+func (l *readyLog) Write(p []byte) (int, error) {
+	if l.seen = append(l.seen, p...); bytes.Contains(l.seen, []byte("Ready to accept connections")) {
+		select {
+		case <-l.ready:
+		default:
+			close(l.ready)
+		}
 	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(time.Second))
-	fmt.Fprint(c, "PING\r\n")
-	line, err := bufio.NewReader(c).ReadString('\n')
-	return err == nil && !strings.HasPrefix(line, "-LOADING")
+	return len(p), nil
 }
 
 func (r *redisServer) url() string { return "redis://" + r.addr }
