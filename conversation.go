@@ -91,7 +91,7 @@ func (c *conversation) clone() *conversation {
 
 // answersCall says whether the new messages begin with the answer to a recorded
 // tool call.
-func (c *conversation) answersCall() bool { return len(c.list) > 0 && c.list[0].role == "tool" }
+func (c *conversation) answersCall() bool { return len(c.list) > 0 && answersCall(c.list[0].role) }
 
 func (c *conversation) digest(i int) string {
 	if c.list[i].digest == "" {

@@ -128,6 +128,9 @@ func writeError(w http.ResponseWriter, x *exchange, err error) {
 	e := asAPIError(x.ctx, err)
 	x.fail(e)
 	status, body := x.dialect.fail(e)
+	if x.session != nil {
+		w.Header().Set("X-Session-Id", x.session.key.ID)
+	}
 	e.sayRetry(w.Header())
 	writeJSON(w, status, body)
 }

@@ -229,7 +229,8 @@ func TestRecordable(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"role":"assistant","content":"a","refusal":null,"annotations":[],"reasoning_content":"r"}`: `{"role":"assistant","content":"a"}`,
 		`{"content":null,"tool_calls":[{"id":"a"}],"reasoning_content":"r"}`:                         `{"role":"assistant","content":null,"tool_calls":[{"id":"a"}],"reasoning_content":"r"}`,
-		`{"content":"","x":{"y":1.0}}`: `{"role":"assistant","content":"","x":{"y":1.0}}`,
+		`{"content":null,"refusal":"no"}`:                                                            `{"role":"assistant","content":"","refusal":"no"}`,
+		`{"content":"","x":{"y":1.0}}`:                                                               `{"role":"assistant","content":"","x":{"y":1.0}}`,
 	} {
 		if got := string(recordable([]byte(in))); got != want {
 			t.Errorf("%s is recorded as %s, want %s", in, got, want)

@@ -101,7 +101,10 @@ func TestLogLine(t *testing.T) {
 			if d, ok := line["duration_ms"].(float64); !ok || d <= 0 {
 				t.Errorf("duration_ms is %v", line["duration_ms"])
 			}
-			if first, ok := line["first_byte_ms"].(float64); ok && first > line["duration_ms"].(float64) {
+			_, asked := line["upstream_status"]
+			if first, ok := line["first_byte_ms"].(float64); ok != asked || asked && first <= 0 {
+				t.Errorf("first_byte_ms is %v, upstream_status %v", line["first_byte_ms"], line["upstream_status"])
+			} else if first > line["duration_ms"].(float64) {
 				t.Errorf("first_byte_ms %v is after duration_ms %v", first, line["duration_ms"])
 			}
 		})

@@ -581,6 +581,38 @@ func TestDrainCuts(t *testing.T) {
 	g.stderr.waitFor(t, `"level":"WARN","msg":"cutting requests`)
 }
 
+// TestDrainWritesTheQueue: turns that wait for the store are written before the
+// process ends.
+func TestDrainWritesTheQueue(t *testing.T) {
+	store := &hookedStore{Store: newMemoryStore(1<<20, testLimits), down: true}
+	g := newGatewayOn(t, store, talkUpstream)
+	g.chat(`{"messages":`+arrayOf(userMsg("a"), assistantMsg("b"), userMsg("c"))+`}`, "X-Session-Id: s")
+	store.setDown(false)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	p := &process{cfg: g.server.cfg, log: g.server.log, store: store, server: g.server, ln: ln}
+	p.http = p.newHTTPServer()
+	p.drain()
+	if got := store.written(); got != "r" {
+		t.Errorf("writes %q, want the turn that waited", got)
+	}
+}
+
+// TestServerTimeouts: slow clients are bounded, long answers are not.
+func TestServerTimeouts(t *testing.T) {
+	g := newGateway(t, talkUpstream)
+	s := (&process{cfg: g.server.cfg, log: g.server.log, server: g.server}).newHTTPServer()
+	if s.ReadHeaderTimeout != 20*time.Second || s.IdleTimeout != 2*time.Minute {
+		t.Errorf("headers have %v, idle connections %v; want 20s and 2m", s.ReadHeaderTimeout, s.IdleTimeout)
+	}
+	if s.ReadTimeout != 0 || s.WriteTimeout != 0 {
+		t.Errorf("a whole request has %v, a whole answer %v; want no limit", s.ReadTimeout, s.WriteTimeout)
+	}
+}
+
 // TestIdleExit: connections on which nothing was asked do not hold up the end.
 func TestIdleExit(t *testing.T) {
 	g := startGateway(t, []string{"LISTEN_ADDR=127.0.0.1:0"}, "-demo")

@@ -133,6 +133,7 @@ func TestIncompleteTurn(t *testing.T) {
 			r.Body = io.NopCloser(strings.NewReader(string(body)))
 			talkUpstream(w, r)
 		})
+		one, re1, half := userMsg("one"), assistantMsg("re: one"), assistantMsg("half an")
 		send := func(i int, turn string, goes ...string) {
 			t.Helper()
 			g.chat(`{"messages":`+arrayOf(turn)+`}`, "X-Session-Id: s")
@@ -155,8 +156,10 @@ func TestIncompleteTurn(t *testing.T) {
 			}
 			leave()
 			eventually(t, "the log line", func() bool { return strings.Count(g.log.String(), "client_closed") > before })
+			if got, want := g.last().Body, `{"stream":true,"messages":`+arrayOf(one, re1, userMsg("break off"))+`}`; got != want {
+				t.Errorf("upstream got\n%s, want\n%s", got, want)
+			}
 		}
-		one, re1, half := userMsg("one"), assistantMsg("re: one"), assistantMsg("half an")
 		send(0, one, one)
 		breakOff()
 		breakOff()
@@ -195,6 +198,7 @@ func TestUpstreamFailureIsNotRecorded(t *testing.T) {
 		{"a stream that ends too early", answerStream(textChunk("half"))},
 		{"an error within a stream", answerStream(textChunk("half"), failed)},
 		{"an error within a stream, and an end", answerStream(textChunk("half"), failed, doneEvent)},
+		{"an error within a stream, and an end that stays open", hangUpstream(textChunk("half"), failed, doneEvent)},
 		{"an error event", answerStream(textChunk("half"), "event: error\ndata: {\"message\":\"x\"}\n\n", finishChunk, doneEvent)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -263,6 +267,7 @@ func TestTurnTooLarge(t *testing.T) {
 	store := &hookedStore{Store: newMemoryStore(256<<20, testLimits)}
 	stream := false
 	g := newGatewayOn(t, store, func(w http.ResponseWriter, r *http.Request) {
+		store.setDown(false)
 		if stream {
 			answerStream(textChunk("ok"), finishChunk, doneEvent)(w, r)
 			return
@@ -277,6 +282,11 @@ func TestTurnTooLarge(t *testing.T) {
 	if want := textChunk("ok") + finishChunk + ": session store too_large\n\n" + doneEvent; body != want {
 		t.Errorf("stream:\n%s, want\n%s", body, want)
 	}
+	// One that is looked at only when it is written, since the store was away before.
+	store.setDown(true)
+	stream = false
+	res, _ = g.chat(`{"messages":`+arrayOf(userMsg("a"), assistantMsg("b"), userMsg(big))+`}`, "X-Session-Id: s")
+	wantHeader(t, res, "X-Session-Store", "too_large")
 	if got := store.written(); got != "" {
 		t.Errorf("writes %q, want none", got)
 	}
@@ -378,6 +388,9 @@ func wantUnavailable(t *testing.T, g *gateway, stream bool, headers ...string) {
 	if res.StatusCode != 503 || text(member(member([]byte(body), "error"), "code")) != "store_unavailable" || res.Header.Get("Retry-After") == "" {
 		t.Errorf("a new turn without its history: status %d, %s; want 503 store_unavailable", res.StatusCode, body)
 	}
+	if "X-Session-Id: "+res.Header.Get("X-Session-Id") != headers[0] {
+		t.Errorf("the refusal names the session %q, want that of %q", res.Header.Get("X-Session-Id"), headers[0])
+	}
 	if n := len(g.upstream.all()) - before; n != 0 {
 		t.Errorf("%d requests reached the upstream, want none", n)
 	}
@@ -400,6 +413,46 @@ func TestStoreFailsAtTheEnd(t *testing.T) {
 		if view := g.context(t, "s", ""); view.Turns != 2 {
 			t.Errorf("stream=%t: context %+v, want two turns", stream, view)
 		}
+	}
+}
+
+// A store that can be read but not written, such as a Redis whose memory is full:
+// the turns that wait are missing from what it says.
+func TestStoreFull(t *testing.T) {
+	store := &hookedStore{Store: newMemoryStore(1<<20, testLimits)}
+	g := newGatewayOn(t, store, talkUpstream)
+	g.chat(`{"messages":`+arrayOf(userMsg("one"))+`}`, "X-Session-Id: s")
+	store.setFull(true)
+	res, _ := g.chat(`{"messages":`+arrayOf(userMsg("two"))+`}`, "X-Session-Id: s")
+	wantHeader(t, res, "X-Session-Store", "deferred")
+	wantUnavailable(t, g, false, "X-Session-Id: s")
+	if res := g.do("GET", "/context/s", ""); res.StatusCode != 503 {
+		t.Errorf("the session without its last turn is shown: status %d", res.StatusCode)
+	}
+	store.setFull(false)
+	g.chat(`{"messages":`+arrayOf(userMsg("three"))+`}`, "X-Session-Id: s")
+	want := `{"messages":` + arrayOf(userMsg("one"), assistantMsg("re: one"), userMsg("two"), assistantMsg("re: two"), userMsg("three")) + `}`
+	if got := g.last().Body; got != want {
+		t.Errorf("upstream got\n%s, want\n%s", got, want)
+	}
+}
+
+// A turn does not overtake one that waits, though the store is back when it ends.
+func TestTurnsKeepTheirOrder(t *testing.T) {
+	store := &hookedStore{Store: newMemoryStore(1<<20, testLimits)}
+	s := newSessions(store, slog.New(slog.DiscardHandler))
+	defer s.Close(t.Context())
+	key := sessionKey{"o", "s"}
+	for _, q := range []string{"first", "second"} {
+		store.setDown(q == "first")
+		s.record(t.Context(), testTurnOf(key, q), []byte(assistantMsg("re: "+q)), false)
+	}
+	rec, err := s.history(t.Context(), key, threadPick{Kind: pickAll})
+	if err != nil || len(rec.Threads) != 1 || len(rec.Threads[0].Turns) != 2 {
+		t.Fatalf("history: %+v, %v", rec, err)
+	}
+	if turns := rec.Threads[0].Turns; !strings.Contains(string(turns[0].Record), "first") {
+		t.Errorf("turns: %s, %s", turns[0].Record, turns[1].Record)
 	}
 }
 

@@ -306,8 +306,12 @@ func (t turn) messages() iter.Seq[[]byte] { return elements(t.list()) }
 // before it.
 func (t turn) answersCall() bool {
 	list := t.list()
-	return len(list) > 0 && roleOf(list[1:]) == "tool" // the walk ends at the role, wherever the message does
+	return len(list) > 0 && answersCall(roleOf(list[1:])) // the walk ends at the role, wherever the message does
 }
+
+// answersCall says whether messages of that role answer a call: of a tool, or of
+// a function, as calls were before there were tools.
+func answersCall(role string) bool { return role == "tool" || role == "function" }
 
 // list is the record from its messages array on.
 func (t turn) list() []byte {

@@ -109,9 +109,11 @@ type hookedStore struct {
 
 	mu     sync.Mutex
 	down   bool
+	full   bool // refuses writes alone
 	writes []threadWrite
-	kinds  string // "a" for each Append that was carried out, "r" for each Replace
-	before func() // called before each write
+	kinds  string     // "a" for each Append that was carried out, "r" for each Replace
+	picked threadPick // by the last History
+	before func()     // called before each write
 }
 
 func (s *hookedStore) setDown(down bool) {
@@ -129,10 +131,28 @@ func (s *hookedStore) fails() error {
 	return nil
 }
 
+func (s *hookedStore) setFull(full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = full
+}
+
+func (s *hookedStore) failsWrites() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down || s.full {
+		return fmt.Errorf("%w: the test made it so", errStoreDown)
+	}
+	return nil
+}
+
 func (s *hookedStore) History(ctx context.Context, k sessionKey, pick threadPick) (*sessionRecord, error) {
 	if err := s.fails(); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	s.picked = pick
+	s.mu.Unlock()
 	return s.Store.History(ctx, k, pick)
 }
 
@@ -148,7 +168,7 @@ func (s *hookedStore) write(kind string, w threadWrite, do func() error) error {
 	if s.before != nil {
 		s.before()
 	}
-	if err := s.fails(); err != nil {
+	if err := s.failsWrites(); err != nil {
 		return err
 	}
 	err := do()
@@ -193,6 +213,13 @@ func (s *hookedStore) lastWrite(t *testing.T) threadWrite {
 		t.Fatal("nothing was written")
 	}
 	return s.writes[len(s.writes)-1]
+}
+
+// lastPick is whose turns were read last.
+func (s *hookedStore) lastPick() pickKind {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.picked.Kind
 }
 
 // A step is one request of a conversation and what must come of it. "-" stands
@@ -371,6 +398,11 @@ func TestSessionSteps(t *testing.T) {
 			{send: arrayOf(p, one, re1, two, re2, three, re3, one), put: "-", thread: "continued"},
 			{send: arrayOf(q, two), put: "0", thread: "new", headers: []string{"X-Session-Mode: auto"}},
 		}},
+		{"continue with a history of the client's own", modeContinue, []sessionStep{
+			{send: arrayOf(p, one), put: "0", thread: "new"},
+			{send: arrayOf(userMsg("x"), assistantMsg("y"), two), put: "-", thread: "continued"},
+			{send: arrayOf(three), goes: arrayOf(userMsg("x"), assistantMsg("y"), two, re2, three), put: "4", thread: "continued"},
+		}},
 		{"record by header", "", []sessionStep{
 			{send: arrayOf(one), put: "-", thread: "new", headers: []string{record}},
 			{send: arrayOf(two), put: "-", thread: "continued", headers: []string{record}},
@@ -471,6 +503,17 @@ func TestSessionTrimming(t *testing.T) {
 			g.take(t, 0, sessionStep{send: arrayOf(userMsg("call x")), put: "0", thread: "new"}, false)
 			g.take(t, 1, sessionStep{send: arrayOf(toolMsg("x", "1")), goes: arrayOf(userMsg("call x"), callsMsg("x"), toolMsg("x", "1")), put: "2", thread: "continued"}, false)
 			g.take(t, 2, sessionStep{send: arrayOf(userMsg("b")), goes: arrayOf(userMsg("call x"), callsMsg("x"), toolMsg("x", "1"), assistantMsg("re: 1"), userMsg("b")), put: "4", thread: "continued"}, false)
+			if view := g.context(t, "s1", ""); view.Turns != 1 || view.Trimmed != 4 || string(view.Messages) != arrayOf(userMsg("b"), assistantMsg("re: b")) {
+				t.Errorf("context: %+v, want the last turn", view)
+			}
+			g.take(t, 3, sessionStep{send: arrayOf(userMsg("c")), goes: arrayOf(userMsg("b"), assistantMsg("re: b"), userMsg("c")), put: "2", thread: "continued"}, false)
+		})
+		t.Run("no function message without its call", func(t *testing.T) {
+			g := newGatewayOn(t, open(limits), talkUpstream)
+			function := `{"role":"function","name":"f","content":"1"}`
+			g.take(t, 0, sessionStep{send: arrayOf(userMsg("a")), put: "0", thread: "new"}, false)
+			g.take(t, 1, sessionStep{send: arrayOf(function), goes: arrayOf(userMsg("a"), assistantMsg("re: a"), function), put: "2", thread: "continued"}, false)
+			g.take(t, 2, sessionStep{send: arrayOf(userMsg("b")), goes: arrayOf(userMsg("a"), assistantMsg("re: a"), function, assistantMsg("re: 1"), userMsg("b")), put: "4", thread: "continued"}, false)
 			g.take(t, 3, sessionStep{send: arrayOf(userMsg("c")), goes: arrayOf(userMsg("b"), assistantMsg("re: b"), userMsg("c")), put: "2", thread: "continued"}, false)
 		})
 		t.Run("a long run of calls", func(t *testing.T) {
@@ -494,6 +537,9 @@ func TestSessionTrimming(t *testing.T) {
 				answer := assistantMsg(fmt.Sprint("re: ", i))
 				if w := store.lastWrite(t); store.written() != "a" || string(member(w.Turns[0].Record, "messages")) != arrayOf(userMsg(fmt.Sprint(i)), answer) {
 					t.Errorf("request %d wrote %s, want its tail appended", i, w.Turns[0].Record)
+				}
+				if i > 0 && store.lastPick() != pickNone {
+					t.Errorf("request %d read turns of the session, which its client has sent", i)
 				}
 				sent = append(sent, answer)
 			}
