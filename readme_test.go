@@ -123,6 +123,18 @@ func TestREADMELanguages(t *testing.T) {
 	}
 }
 
+// TestREADMEOrder holds the order in which a reader needs the sections.
+func TestREADMEOrder(t *testing.T) {
+	text, from := readText(t, readmeEnglish), 0
+	for _, section := range []string{"Try it", "Use it", "Docker", "Connect a client", "Settings", "Dialects", "Sessions", "Operations", "Security", "Development", "License"} {
+		at := strings.Index(text[from:], "\n## "+section+"\n")
+		if at < 0 {
+			t.Fatalf("the section %q is missing, or not in its place", section)
+		}
+		from += at
+	}
+}
+
 // exampleSettings are the settings of .env.example, with their values, in order.
 func exampleSettings(t *testing.T) (names []string, values map[string]string) {
 	t.Helper()
