@@ -51,6 +51,7 @@ type usage struct {
 	Cached     int64 // part of Prompt, read from the upstream's cache
 	CacheWrite int64 // part of Prompt, written to the upstream's cache
 	Reasoning  int64 // part of Completion
+	Total      int64 // as the upstream says, which may count what stands in none of these; 0 when it does not
 
 	timed bool // read from llama.cpp's timings, which count only while there is nothing better
 }
@@ -83,6 +84,8 @@ func (u *usage) readOpenAI(obj []byte) {
 			got.Prompt, got.Known = intOf(v), true
 		case "completion_tokens":
 			got.Completion, got.Known = intOf(v), true
+		case "total_tokens":
+			got.Total = intOf(v)
 		case "prompt_tokens_details":
 			if n := intOf(member(v, "cached_tokens")); n > 0 {
 				got.Cached = n

@@ -12,7 +12,7 @@ func TestUsage(t *testing.T) {
 		{"null", []string{`"usage":null`}, usage{}},
 		{"empty", []string{`"usage":{}`}, usage{}},
 		{"OpenAI", []string{`"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1},"completion_tokens_details":{"reasoning_tokens":1}}`},
-			usage{Known: true, Prompt: 3, Completion: 2, Cached: 1, Reasoning: 1}},
+			usage{Known: true, Prompt: 3, Completion: 2, Cached: 1, Reasoning: 1, Total: 5}},
 		{"in every chunk (E-41)", []string{`"usage":{"prompt_tokens":3,"completion_tokens":1}`, `"usage":{"prompt_tokens":3,"completion_tokens":2}`, `"usage":null`},
 			usage{Known: true, Prompt: 3, Completion: 2}},
 		{"Groq (E-42)", []string{`"x_groq":{"id":"r"}`, `"x_groq":{"usage":{"prompt_tokens":3,"completion_tokens":2}}`}, usage{Known: true, Prompt: 3, Completion: 2}},

@@ -37,6 +37,9 @@ type geminiRequest struct {
 	SSE             bool // ?alt=sse; without, a stream is a JSON array
 	IncludeThoughts bool // the client wants to see reasoning
 	Enum            bool // the answer is one of an enum's values, bare
+
+	calls  int    // in the conversation so far
+	origin []byte // digest of its beginning, if its client leaves the ids of calls out; nil if it does not
 }
 
 // geminiView is x.gemini, or the plainest one.
@@ -136,7 +139,7 @@ func textTokenDetails(n int64) []geminiTokenDetails {
 func encodeGemini(x *exchange, c *chatResponse) any {
 	a := geminiAnswer{
 		Candidates: []geminiCandidate{}, ModelVersion: x.model,
-		CreateTime: geminiTime(c.Created), ResponseID: c.ID,
+		CreateTime: geminiTime(c.Created), ResponseID: orElse(c.ID, x.id),
 	}
 	var size int64
 	for i := range c.Choices {
@@ -316,12 +319,16 @@ func geminiUsageOf(u usage, estimate, size int64) *geminiUsage {
 	if !u.Known {
 		u = usage{Completion: int64(math.Ceil(float64(size) / geminiBytesPerToken))}
 	}
+	total := u.Total
 	if u.Prompt == 0 {
-		u.Prompt = estimate
+		u.Prompt, total = estimate, 0
+	}
+	if total == 0 {
+		total = u.Prompt + u.Completion
 	}
 	return &geminiUsage{
 		PromptTokenCount: u.Prompt, CandidatesTokenCount: max(0, u.Completion-u.Reasoning),
-		TotalTokenCount: u.Prompt + u.Completion, CachedContentTokenCount: u.Cached,
+		TotalTokenCount: total, CachedContentTokenCount: u.Cached,
 		PromptTokensDetails: textTokenDetails(u.Prompt), ThoughtsTokenCount: u.Reasoning,
 	}
 }

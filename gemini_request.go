@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"io"
 	"math/big"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -236,6 +238,9 @@ func (d *geminiDecoder) messages(b *geminiBody) error {
 	}
 	h.flush()
 	d.q.Messages = h.out
+	if d.g.calls = h.calls.count; h.calls.count == 0 || h.calls.derived {
+		d.g.origin = h.begun()
+	}
 	return err
 }
 
@@ -316,6 +321,7 @@ type geminiHistory struct {
 
 	calls     geminiCalls
 	responses int // so far, in the conversation
+	origin    []byte
 }
 
 // A geminiReply is what a model turn has said.
@@ -562,6 +568,9 @@ func (h *geminiHistory) call(p *geminiPart, path string) error {
 		h.calls.nextTurn()
 	}
 	call := functionCall(h.calls.add(id, name, args), h.d.x.safeToolName(name), args)
+	if id == "" {
+		call.Replay = geminiReplayID(h.begun(), h.calls.count-1, name, f.args)
+	}
 	if _, stamped := readGeminiStamp(p.signature); p.signature != "" && !stamped {
 		call.ExtraContent = append(appendQuoted([]byte(`{"google":{"thought_signature":`), p.signature), `}}`...)
 	}
@@ -579,12 +588,12 @@ func (h *geminiHistory) response(raw []byte, path string) error {
 		return wrongType(path+".response", "an object", f.response)
 	}
 	response := compact(f.response)
-	id = h.calls.answer(id, name)
-	if id == "" {
-		id = geminiCallID("orphan", h.responses, name, string(response))
+	m := chatMessage{Role: "tool", ToolCallID: h.calls.answer(id, name), Content: textContent(geminiResult(response))}
+	if m.ToolCallID == "" {
+		m.ToolCallID, m.Answers = geminiCallID("orphan", h.responses, name, string(response)), h.d.x.safeToolName(name)
 	}
 	h.responses++
-	h.tools = append(h.tools, chatMessage{Role: "tool", ToolCallID: id, Content: textContent(geminiResult(response))})
+	h.tools = append(h.tools, m)
 	return eachGeminiPart(f.parts, path+".parts", func(raw []byte, path string) error {
 		p, err := readGeminiPart(raw, path)
 		if err != nil {
@@ -613,8 +622,9 @@ func geminiResult(response []byte) string {
 // geminiCalls pairs function responses with calls. Gemini's clients may leave
 // the ids out; then names and order decide (dialects B-56 to B-59).
 type geminiCalls struct {
-	known map[string]bool // ids of all calls so far
-	count int             // calls so far
+	known   map[string]bool // ids of all calls so far
+	count   int             // calls so far
+	derived bool            // some of them came without an id
 
 	// The latest model turn that has calls:
 	turn   []geminiCall
@@ -638,7 +648,7 @@ func (c *geminiCalls) nextTurn() {
 func (c *geminiCalls) add(id, name, args string) string {
 	call := geminiCall{id: id, derived: id == ""}
 	if call.derived {
-		call.id = geminiCallID("", c.count, name, args)
+		call.id, c.derived = geminiCallID("", c.count, name, args), true
 	}
 	c.count++
 	c.known[call.id] = true
@@ -692,6 +702,49 @@ func geminiCallID(prefix string, ordinal int, name, args string) string {
 	sum := sha256.Sum256([]byte(prefix + strconv.Itoa(ordinal) + "\x00" + name + "\x00" + args))
 	digits := new(big.Int).SetBytes(sum[:]).Text(36)
 	return (digits + "000000000")[:9]
+}
+
+// begun is a digest of what the user has said first, which tells conversations
+// apart. It is asked for when that is in out.
+func (h *geminiHistory) begun() []byte {
+	if h.origin != nil {
+		return h.origin
+	}
+	sum := sha256.New()
+	for _, m := range h.out {
+		if m.Role != "user" {
+			continue
+		}
+		io.WriteString(sum, m.Content.Text)
+		for _, p := range m.Content.Parts {
+			if p.Text != nil {
+				io.WriteString(sum, *p.Text)
+			}
+		}
+		break
+	}
+	h.origin = sum.Sum(nil)
+	return h.origin
+}
+
+// geminiReplayID names what is kept of a call for a client that leaves its id
+// out: such a call comes back in the same place, and says the same, if in another
+// order (dialects E-24).
+func geminiReplayID(origin []byte, ordinal int, name string, args []byte) string {
+	said := append(slices.Clone(origin), strconv.Itoa(ordinal)+"\x00"+name+"\x00"...)
+	return "gemini-" + digestOf(appendCanonical(said, args, geminiArgsDepth))
+}
+
+// geminiArgsDepth is how deeply the order of arguments' keys does not count.
+const geminiArgsDepth = 8
+
+// replayID is geminiReplayID for the i-th call of an answer; "" where the client
+// keeps ids.
+func (g *geminiRequest) replayID(x *exchange, i int, call *chatToolCall) string {
+	if g == nil || g.origin == nil {
+		return ""
+	}
+	return geminiReplayID(g.origin, g.calls+i, x.clientToolName(call.Function.Name), argumentsObject(call.Function.Arguments))
 }
 
 // A geminiPart is one part of a turn; usually a single one of its fields is
@@ -811,7 +864,7 @@ func (f *geminiFile) field(name string) *[]byte {
 		return &f.data
 	case "displayName":
 		return &f.displayName
-	case "fileUri":
+	case "fileUri", "uri": // the latter in Gemini's Interactions
 		return &f.fileURI
 	}
 	return nil

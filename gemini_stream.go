@@ -172,7 +172,7 @@ func (s *geminiStream) makeTail() []byte {
 	if t := geminiTime(s.created); t != "" {
 		tail = appendQuoted(append(tail, `,"createTime":`...), t)
 	}
-	if s.id != "" {
+	if s.id = orElse(s.id, s.x.id); s.id != "" { // it stays: all chunks have the same
 		tail = appendQuoted(append(tail, `,"responseId":`...), s.id)
 	}
 	return s.end(append(tail, '}'))
@@ -236,7 +236,7 @@ func (s *geminiStream) last(dst []byte, o *geminiOpen, withUsage bool) []byte {
 			Content: geminiContent{"model", calls}, FinishReason: s.finishReason(o), Index: o.index,
 			AvgLogprobs: o.logprobs.mean(), LogprobsResult: o.logprobs,
 		}},
-		ModelVersion: s.x.model, CreateTime: geminiTime(s.created), ResponseID: s.id,
+		ModelVersion: s.x.model, CreateTime: geminiTime(s.created), ResponseID: orElse(s.id, s.x.id),
 	}
 	if withUsage {
 		a.UsageMetadata = geminiUsageOf(s.usage, s.x.estimate, s.size)

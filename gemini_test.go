@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -85,6 +87,12 @@ func TestEncodeGemini(t *testing.T) {
 			want: `{"candidates":[{"content":{"role":"model","parts":[{"text":"a"}]},"finishReason":"STOP","index":0}],` + counted + `}`},
 		{name: "H-26 cached and thought tokens", in: `{"choices":[{"finish_reason":"stop","message":{"content":"a"}}],"usage":{"prompt_tokens":100,"completion_tokens":30,"total_tokens":130,"prompt_tokens_details":{"cached_tokens":60},"completion_tokens_details":{"reasoning_tokens":20}}}`,
 			want: `{"candidates":[{"content":{"role":"model","parts":[{"text":"a"}]},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":100,"candidatesTokenCount":10,"totalTokenCount":130,"cachedContentTokenCount":60,"promptTokensDetails":[{"modality":"TEXT","tokenCount":100}],"thoughtsTokenCount":20},"modelVersion":"m"}`},
+		{name: "B.6 the upstream's total", in: `{"choices":[{"finish_reason":"stop","message":{"content":"a"}}],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":33}}`,
+			want: `{"candidates":[{"content":{"role":"model","parts":[{"text":"a"}]},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":4,"totalTokenCount":33,"promptTokensDetails":[{"modality":"TEXT","tokenCount":9}]},"modelVersion":"m"}`},
+		{name: "B.6 no total, no negative count", in: `{"choices":[{"finish_reason":"content_filter","message":{"content":"a"}}],"usage":{"prompt_tokens":9,"completion_tokens":4,"completion_tokens_details":{"reasoning_tokens":5}}}`,
+			want: `{"candidates":[{"content":{"role":"model","parts":[{"text":"a"}]},"finishReason":"SAFETY","index":0}],"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":0,"totalTokenCount":13,"promptTokensDetails":[{"modality":"TEXT","tokenCount":9}],"thoughtsTokenCount":5},"modelVersion":"m"}`},
+		{name: "E-43 no prompt tokens", in: `{"choices":[{"finish_reason":"eos","message":{"content":"a"}}],"usage":{"prompt_tokens":0,"completion_tokens":4,"total_tokens":4}}`,
+			want: `{"candidates":[{"content":{"role":"model","parts":[{"text":"a"}]},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":7,"candidatesTokenCount":4,"totalTokenCount":11,"promptTokensDetails":[{"modality":"TEXT","tokenCount":7}]},"modelVersion":"m"}`},
 		{name: "E-43 no usage", in: `{"choices":[{"finish_reason":"stop","message":{"content":"four tokens or so"}}]}`,
 			want: `{"candidates":[{"content":{"role":"model","parts":[{"text":"four tokens or so"}]},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":7,"candidatesTokenCount":5,"totalTokenCount":12,"promptTokensDetails":[{"modality":"TEXT","tokenCount":7}]},"modelVersion":"m"}`},
 	} {
@@ -247,5 +255,73 @@ func TestGeminiModels(t *testing.T) {
 				t.Errorf("B.10: ?%s\n got %s, %v\nwant %s", tt.query, got, err, tt.want)
 			}
 		})
+	}
+}
+
+// What Gemini's clients may ask for beside generateContent.
+func TestGeminiRoutes(t *testing.T) {
+	g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/models" {
+			answerJSON(200, `{"data":[{"id":"org/m:1","context_length":1000},{"id":"n"}]}`)(w, r)
+			return
+		}
+		answerJSON(200, completion("ok"))(w, r)
+	}, aliased("mine=theirs"))
+	const key = "X-Goog-Api-Key: " + testKey
+	for _, tt := range []struct {
+		name, method, path, body string
+		status                   int
+		want                     map[string]string
+	}{
+		{"B-1 alias, 0-10", "POST", "/v1beta/models/mine:generateContent", geminiHi, 200, map[string]string{"modelVersion": `"mine"`, "candidates.0.finishReason": `"STOP"`}},
+		{"B-4 B.9", "POST", "/v1beta/models/n:countTokens", geminiHi, 200, map[string]string{"totalTokens": "5", "promptTokensDetails.0.tokenCount": "5"}},
+		{"B.9 a whole request", "POST", "/v1/models/n:countTokens", `{"generateContentRequest":` + geminiHi + `}`, 200, map[string]string{"totalTokens": "5"}},
+		{"B-5", "GET", "/v1beta/models", "", 200, map[string]string{"models.0.name": `"models/org/m:1"`, "models.0.inputTokenLimit": "1000", "models.1.name": `"models/n"`}},
+		{"B-5 a page", "GET", "/v1alpha/models?pageSize=1", "", 200, map[string]string{"models.1": "", "nextPageToken": `"1"`}},
+		{"B-5 under v1", "GET", "/v1/models/org/m:1", "", 200, map[string]string{"name": `"models/org/m:1"`}},
+		{"B-5 escaped", "GET", "/v1beta/models/org%2Fm:1", "", 200, map[string]string{"name": `"models/org/m:1"`}},
+		{"B.10 unknown", "GET", "/v1beta/models/none", "", 404, map[string]string{"error.code": "404", "error.status": `"NOT_FOUND"`, "error.message": `"models/none is not found"`}},
+		{"B.10 unknown, under v1", "GET", "/v1/models/none", "", 404, map[string]string{"error.message": `"models/none is not found"`}},
+		{"B-6 unknown method", "POST", "/v1beta/models/n:explain", geminiHi, 404, map[string]string{"error.status": `"NOT_FOUND"`}},
+		{"B-8", "POST", "/v1beta/models/n:embedContent", `{"content":{}}`, 404, map[string]string{"error.status": `"NOT_FOUND"`}},
+		{"B-8 batch", "POST", "/v1beta/models/n:batchEmbedContents", `{}`, 404, map[string]string{"error.status": `"NOT_FOUND"`}},
+		{"B-8 predict", "POST", "/v1/models/n:predict", `{}`, 404, map[string]string{"error.status": `"NOT_FOUND"`}},
+		{"B-8 files", "GET", "/v1beta/files", "", 404, map[string]string{"error.status": `"NOT_FOUND"`}},
+		{"B-8 uploads", "POST", "/upload/v1beta/files", `{}`, 404, map[string]string{"error.status": `"NOT_FOUND"`}},
+		{"B-8 caches", "POST", "/v1beta/cachedContents", `{}`, 404, map[string]string{"error.status": `"NOT_FOUND"`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			res := g.do(tt.method, tt.path, tt.body, "Authorization: ", key)
+			got := readAll(t, res)
+			if res.StatusCode != tt.status {
+				t.Errorf("%d %s", res.StatusCode, got)
+			}
+			wants(t, got, tt.want)
+			if counted := strings.HasSuffix(tt.path, "countTokens"); counted != (res.Header.Get("X-APIProxy-Token-Count") == "estimate") {
+				t.Errorf("headers %v", res.Header)
+			}
+		})
+	}
+	if sent := at(t, g.upstream.all()[0].Body, "model"); sent != `"theirs"` {
+		t.Errorf("B-10: the upstream was asked for %s", sent)
+	}
+}
+
+// E-63: an answer has an id, and all chunks of a stream the same.
+func TestGeminiResponseID(t *testing.T) {
+	anonymous := func(s string) string { return strings.ReplaceAll(s, `"id":"c1",`, "") }
+	g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(r.Body); string(member(body, "stream")) == "true" {
+			answerStream(anonymous(textChunk("A")), anonymous(textChunk("B")), finishChunk, doneEvent)(w, r)
+			return
+		}
+		answerJSON(200, anonymous(completion("ok")))(w, r)
+	})
+	if got := g.ok(geminiPath, geminiHi); len(at(t, got, "responseId")) < 8 {
+		t.Errorf("answered %s", got)
+	}
+	got := g.ok(geminiSSE, geminiHi)
+	if checkGeminiStream(t, true, []byte(got)); !strings.Contains(got, `"responseId":"req_`) {
+		t.Errorf("streamed %s", got)
 	}
 }

@@ -359,6 +359,10 @@ func (s *server) handleModel(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !ok && x.dialect == &anthropic:
 		writeError(w, x, anthropicNoModel(id))
+	case !ok && x.dialect == &gemini:
+		e := modelNotFound(id)
+		e.Message = "models/" + id + " is not found"
+		writeError(w, x, e)
 	case !ok:
 		writeError(w, x, modelNotFound(id))
 	case x.dialect == &anthropic:

@@ -44,8 +44,9 @@ func newReplays(store Store) *replays { return &replays{store: store, held: map[
 func replayKey(owner, call string) string { return "replay:" + owner + ":" + call }
 
 // keep takes an answer's calls down.
-func (p *replays) keep(ctx context.Context, owner, model string, c *chatChoice) {
-	for _, call := range c.Calls {
+func (p *replays) keep(x *exchange, c *chatChoice) {
+	ctx := context.WithoutCancel(x.ctx)
+	for i, call := range c.Calls {
 		r := callReplay{Extra: call.ExtraContent}
 		if f := c.Reasoning.Field; f != 0 && f != reasoningInText {
 			r.Field, r.Text = string(f), c.Reasoning.Text
@@ -53,17 +54,24 @@ func (p *replays) keep(ctx context.Context, owner, model string, c *chatChoice) 
 				r.Details = slices.Concat([]byte("["), c.Reasoning.Details, []byte("]"))
 			}
 		}
-		if r.Field == "" && r.Extra == nil || call.ID == "" {
+		if r.Field == "" && r.Extra == nil {
 			continue
 		}
-		if member(r.Extra, "google") != nil && p.learnSigned(model) {
-			p.store.Set(context.WithoutCancel(ctx), signedKey(model), []byte("true"), signedFor)
+		if member(r.Extra, "google") != nil && p.learnSigned(x.model) {
+			p.store.Set(ctx, signedKey(x.model), []byte("true"), signedFor)
 		}
-		key := replayKey(owner, call.ID)
-		p.hold(key, r)
-		if value, err := marshal(r); err == nil {
-			p.store.Set(context.WithoutCancel(ctx), key, value, replayFor)
+		for _, id := range []string{call.ID, x.gemini.replayID(x, i, &call)} {
+			if id != "" {
+				p.put(ctx, replayKey(x.cred.Owner, id), r)
+			}
 		}
+	}
+}
+
+func (p *replays) put(ctx context.Context, key string, r callReplay) {
+	p.hold(key, r)
+	if value, err := marshal(r); err == nil {
+		p.store.Set(ctx, key, value, replayFor)
 	}
 }
 
@@ -198,7 +206,7 @@ func (p *replays) complete(x *exchange, m *chatMessage, withReasoning, askStore 
 		if !bare && call.ExtraContent != nil {
 			continue
 		}
-		r, ok := p.find(x.ctx, x.cred.Owner, call.ID, askStore && j == 0)
+		r, ok := p.find(x.ctx, x.cred.Owner, orElse(call.Replay, call.ID), askStore && j == 0)
 		if ok && bare && withReasoning && r.Field != "" {
 			reasoning{Text: r.Text, Field: reasoningField(r.Field[0]), Details: inner(r.Details)}.putBack(m)
 			bare = false

@@ -69,6 +69,7 @@ var toolClients = []toolClient{
 	{"responses with encrypted_content", "responses", `,"store":false,"include":["reasoning.encrypted_content"]`, true, ""},
 	{"responses that drop reasoning", "responses", `,"store":false`, true, `"type":"reasoning"`},
 	{"gemini", "gemini", "", false, ""},
+	{"gemini without ids", "gemini without ids", "", false, ""},
 	{"gemini with thoughts", "gemini", `,"generationConfig":{"thinkingConfig":{"includeThoughts":true}}`, true, ""},
 }
 
@@ -405,7 +406,7 @@ func TestReplaysAreBounded(t *testing.T) {
 	p := newReplays(brokenStore{})
 	big := strings.Repeat("x", maxReplayBytes/4)
 	for i := range 6 {
-		p.keep(t.Context(), "o", "m", &chatChoice{Reasoning: reasoning{Text: big, Field: reasoningContent}, Calls: []chatToolCall{functionCall(fmt.Sprint(i), "f", "{}")}})
+		p.keep(&exchange{ctx: t.Context(), cred: credential{Owner: "o"}, model: "m"}, &chatChoice{Reasoning: reasoning{Text: big, Field: reasoningContent}, Calls: []chatToolCall{functionCall(fmt.Sprint(i), "f", "{}")}})
 	}
 	for i := range 6 {
 		if _, ok := p.find(t.Context(), "o", fmt.Sprint(i), false); ok != (i >= 3) {

@@ -61,23 +61,8 @@ var speakers = []speaker{
 		},
 		read: hearAnthropic,
 	},
-	{
-		name: "gemini",
-		path: func(stream bool) string {
-			if stream {
-				return "/v1beta/models/m:streamGenerateContent?alt=sse"
-			}
-			return "/v1beta/models/m:generateContent"
-		},
-		body: func(stream bool, messages ...string) string {
-			return `{"contents":` + arrayOf(messages...) + `,"tools":[{"functionDeclarations":[{"name":"weather","parameters":` + weatherSchema + `}]}]}`
-		},
-		user: func(text string) string { return `{"role":"user","parts":[{"text":"` + text + `"}]}` },
-		result: func(call chatToolCall, said string) string {
-			return `{"role":"user","parts":[{"functionResponse":{"id":"` + call.ID + `","name":"` + call.Function.Name + `","response":{"output":"` + said + `"}}}]}`
-		},
-		read: hearGemini,
-	},
+	geminiSpeaker,
+	geminiWithoutIDs(),
 	{
 		name: "responses",
 		path: func(bool) string { return "/v1/responses" },
@@ -91,6 +76,41 @@ var speakers = []speaker{
 		},
 		read: hearResponses,
 	},
+}
+
+var geminiSpeaker = speaker{
+	name: "gemini",
+	path: func(stream bool) string {
+		if stream {
+			return "/v1beta/models/m:streamGenerateContent?alt=sse"
+		}
+		return "/v1beta/models/m:generateContent"
+	},
+	body: func(stream bool, messages ...string) string {
+		return `{"contents":` + arrayOf(messages...) + `,"tools":[{"functionDeclarations":[{"name":"weather","parameters":` + weatherSchema + `}]}]}`
+	},
+	user: func(text string) string { return `{"role":"user","parts":[{"text":"` + text + `"}]}` },
+	result: func(call chatToolCall, said string) string {
+		return `{"role":"user","parts":[{"functionResponse":{"id":"` + call.ID + `","name":"` + call.Function.Name + `","response":{"output":"` + said + `"}}}]}`
+	},
+	read: hearGemini,
+}
+
+// geminiWithoutIDs leaves the ids of calls out, as LangChain and older SDKs do.
+func geminiWithoutIDs() speaker {
+	s := geminiSpeaker
+	s.name = "gemini without ids"
+	s.result = func(call chatToolCall, said string) string {
+		return strings.Replace(geminiSpeaker.result(call, said), `"id":"`+call.ID+`",`, "", 1)
+	}
+	s.read = func(t *testing.T, stream bool, body string) spoken {
+		said := hearGemini(t, stream, body)
+		for _, call := range said.calls {
+			said.items[0] = strings.ReplaceAll(said.items[0], `"id":"`+call.ID+`",`, "")
+		}
+		return said
+	}
+	return s
 }
 
 func speakerOf(name string) speaker {
@@ -419,7 +439,11 @@ func TestRoundTripManaged(t *testing.T) {
 				var kept []chatSeen
 				view := g.context(t, "trip", "")
 				parse(t, string(view.Messages), &kept)
-				if len(kept) != 6 || view.Turns != 3 || len(view.Threads) != 0 || strictMessages(kept[:5]) != nil {
+				turns := 3
+				if s.name == "gemini without ids" { // its ids are others each time, so the history is written anew
+					turns = 2
+				}
+				if len(kept) != 6 || view.Turns != turns || len(view.Threads) != 0 || strictMessages(kept[:5]) != nil {
 					t.Errorf("%d turns, %d messages and %d more threads are kept:\n%s", view.Turns, len(kept), len(view.Threads), brieflyAll(kept))
 				}
 			})

@@ -57,12 +57,27 @@ func (m *turnMessages) add(raw []byte, digest string) {
 // openSession prepares the session that the request names, if it names one, and
 // returns the history to put into its messages, nil for none.
 func (s *server) openSession(r *http.Request, x *exchange, messages []byte) (*history, error) {
-	id, recordOnly, err := s.sessionID(r.Header)
+	t, err := s.newSessionTurn(r.Header, x)
+	if err != nil || t == nil {
+		return nil, err
+	}
+	c, err := parseConversation(messages)
+	if err != nil {
+		return nil, err
+	}
+	x.session = t
+	return s.planSession(x, c)
+}
+
+// newSessionTurn is the turn of the session that the headers name, nil when they
+// name none.
+func (s *server) newSessionTurn(h http.Header, x *exchange) (*sessionTurn, error) {
+	id, recordOnly, err := s.sessionID(h)
 	if err != nil || id == "" {
 		return nil, err
 	}
 	mode := s.cfg.SessionMode
-	if v := r.Header.Get("X-Session-Mode"); v != "" {
+	if v := h.Get("X-Session-Mode"); v != "" {
 		mode = sessionMode(strings.ToLower(v))
 		if mode != modeAuto && mode != modeContinue && mode != modeRecord {
 			return nil, badRequest("X-Session-Mode", "X-Session-Mode must be auto, continue or record")
@@ -71,12 +86,71 @@ func (s *server) openSession(r *http.Request, x *exchange, messages []byte) (*hi
 	if recordOnly || x.responses != nil && x.responses.Previous != "" {
 		mode = modeRecord // previous_response_id is the history already (dialects D-27)
 	}
-	c, err := parseConversation(messages)
-	if err != nil {
-		return nil, err
+	return &sessionTurn{key: sessionKey{x.cred.Owner, id}, mode: mode, put: -1}, nil
+}
+
+// pairResults gives tool results that came without an id the ids of the recorded
+// calls that they answer, by name and then by place (dialects B-58). Only Gemini's
+// clients leave ids out, so this second look at the history is rare.
+func (s *server) pairResults(r *http.Request, x *exchange, q *chatRequest) error {
+	if !slices.ContainsFunc(q.Messages, func(m chatMessage) bool { return m.Answers != "" }) {
+		return nil
 	}
-	x.session = &sessionTurn{key: sessionKey{x.cred.Owner, id}, mode: mode, put: -1}
-	return s.planSession(x, c)
+	t, err := s.newSessionTurn(r.Header, x)
+	if err != nil || t == nil || t.mode == modeRecord {
+		return err
+	}
+	messages, err := marshal(q.Messages)
+	if err != nil {
+		return err
+	}
+	c, err := parseConversation(messages)
+	if err != nil || c.managed {
+		return err
+	}
+	rec, err := s.sessions.history(x.ctx, t.key, t.pick(c))
+	if err != nil {
+		return nil // planSession sees it too, and says so
+	}
+	if th := t.pickThread(c, rec); th != nil {
+		pairWith(th.openCalls(), q.Messages)
+	}
+	return nil
+}
+
+// openCalls are the calls that the thread ends with. A last turn that broke off
+// does not count: its results are sent again.
+func (th *thread) openCalls() []namedCall {
+	for _, last := range slices.Backward(th.Turns) {
+		if calls := last.openCalls(); len(calls) > 0 || !last.incomplete() {
+			return calls
+		}
+	}
+	return nil
+}
+
+func (t turn) openCalls() []namedCall {
+	var j joiner
+	for m := range t.messages() {
+		j.add(m)
+	}
+	return j.open
+}
+
+// pairWith gives each result without a call of its own one of the open calls.
+func pairWith(open []namedCall, messages []chatMessage) {
+	for _, m := range messages {
+		open = slices.DeleteFunc(open, func(c namedCall) bool { return c.id == m.ToolCallID })
+	}
+	for i := range messages {
+		m := &messages[i]
+		if m.Answers == "" || len(open) == 0 {
+			continue
+		}
+		at := max(0, slices.IndexFunc(open, func(c namedCall) bool { return c.name == m.Answers }))
+		m.ToolCallID = open[at].id
+		open = slices.Delete(open, at, at+1)
+	}
 }
 
 // sessionID is the id that the request carries, "" for none. recordOnly says
@@ -392,8 +466,10 @@ func (h *history) join() joiner {
 type joiner struct {
 	raw  []byte
 	n    int
-	open []string // ids of calls that are not answered yet
+	open []namedCall // that are not answered yet
 }
+
+type namedCall struct{ id, name string }
 
 func (j *joiner) add(message []byte) {
 	role := roleOf(message)
@@ -407,7 +483,7 @@ func (j *joiner) add(message []byte) {
 	j.put(message)
 	if role == "assistant" {
 		for call := range elements(member(message, "tool_calls")) {
-			j.open = append(j.open, text(member(call, "id")))
+			j.open = append(j.open, namedCall{text(member(call, "id")), text(member(member(call, "function"), "name"))})
 		}
 	}
 }
@@ -424,7 +500,7 @@ func (j *joiner) put(message []byte) {
 // when there is none. A message without an id answers the oldest.
 func (j *joiner) answers(message []byte) bool {
 	id := text(member(message, "tool_call_id"))
-	i := slices.Index(j.open, id)
+	i := slices.IndexFunc(j.open, func(c namedCall) bool { return c.id == id })
 	if i < 0 && id == "" && len(j.open) > 0 {
 		i = 0
 	}
@@ -438,8 +514,8 @@ func (j *joiner) answers(message []byte) bool {
 // closeCalls answers the calls that their client never answered; upstreams
 // refuse dangling ones (dialects I-9).
 func (j *joiner) closeCalls() {
-	for _, id := range j.open {
-		m := appendQuoted([]byte(`{"role":"tool","tool_call_id":`), id)
+	for _, call := range j.open {
+		m := appendQuoted([]byte(`{"role":"tool","tool_call_id":`), call.id)
 		j.put(append(m, `,"content":"[no output]"}`...))
 	}
 	j.open = j.open[:0]

@@ -806,3 +806,67 @@ func (g *gateway) context(t *testing.T, id, key string) contextView {
 	}
 	return view
 }
+
+// Results that come without the ids of their calls, as Gemini's clients may send
+// them, answer the recorded calls by name and then by place (B-58), also when the
+// first try broke off.
+func TestResultsWithoutIDs(t *testing.T) {
+	function := func(name string) string {
+		return `{"functionResponse":{"name":"` + name + `","response":{"output":"of ` + name + `"}}}`
+	}
+	const f, g1, g2 = `{"id":"k1","type":"function","function":{"name":"f","arguments":"{}"}}`, `{"id":"k2","type":"function","function":{"name":"g","arguments":"{}"}}`, `{"id":"k3","type":"function","function":{"name":"g","arguments":"{}"}}`
+	slow := make(chan bool, 1)
+	g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		stream := string(member(body, "stream")) == "true"
+		switch {
+		case !strings.Contains(string(body), `"role":"tool"`):
+			answerMessage(w, `{"role":"assistant","content":null,"tool_calls":[`+strings.Join([]string{f, g1, g2}, ",")+`]}`, stream)
+		case len(slow) > 0:
+			<-slow
+			answerStream(textChunk("begun"))(w, r)
+			<-r.Context().Done()
+		default:
+			answerMessage(w, assistantMsg("done"), stream)
+		}
+	})
+	const id = "X-Session-Id: s"
+	for name, tt := range map[string]struct{ sent, want string }{
+		"by name":           {function("g") + "," + function("f") + "," + function("g"), "k2=of g k1=of f k3=of g"},
+		"then by place":     {function("h") + "," + function("g") + "," + function("g"), "k1=of h k2=of g k3=of g"},
+		"beside one of its": {`{"functionResponse":{"id":"k2","name":"g","response":{"output":"first"}}},` + function("f") + "," + function("g"), "k2=first k1=of f k3=of g"},
+		"the rest are open": {function("g"), "k1=[no output] k3=[no output] k2=of g"},
+	} {
+		for _, broken := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, broken off %t", name, broken), func(t *testing.T) {
+				g.do("DELETE", "/context/s", "")
+				g.ok(geminiPath, geminiHi, id)
+				results := `{"contents":[{"role":"user","parts":[` + tt.sent + `]}]}`
+				if broken {
+					slow <- true
+					res := g.do("POST", geminiSSE, results, id)
+					res.Body.Read(make([]byte, 1))
+					res.Body.Close()
+					eventually(t, "recording the broken turn", func() bool { return g.context(t, "s", "").Turns == 2 })
+				}
+				g.ok(geminiPath, results, id)
+				var got []string
+				for m := range elements([]byte(g.sent("messages"))) {
+					if text(member(m, "role")) == "tool" {
+						got = append(got, text(member(m, "tool_call_id"))+"="+text(member(m, "content")))
+					}
+				}
+				if s := strings.Join(got, " "); s != tt.want {
+					t.Errorf("the upstream got the results %s, want %s", s, tt.want)
+				}
+				if view := g.context(t, "s", ""); view.Turns != 2 {
+					t.Errorf("%d turns are kept, want two: %s", view.Turns, view.Messages)
+				}
+			})
+		}
+	}
+	res, got := g.post(geminiPath, `{"contents":[{"role":"user","parts":[`+function("f")+`]}]}`, "X-Session-Id: another")
+	if res.StatusCode != 200 {
+		t.Errorf("without a recorded call the upstream judges: %d %s", res.StatusCode, got)
+	}
+}

@@ -32,6 +32,9 @@ func (s *server) prepareConverted(r *http.Request, x *exchange, from source, bod
 		q.StreamOptions = bytes.Clone(orAbsent(member(body, "stream_options")))
 	}
 	s.replays.putBack(x, q)
+	if err := s.pairResults(r, x, q); err != nil {
+		return err
+	}
 	x.heed(q)
 	for _, field := range s.upstream.learned.apply(q.Model, q) {
 		x.drop(field)
@@ -195,7 +198,7 @@ func failedFinish(finish string) *apiError {
 // learns from the upstream's count of the prompt.
 func (s *server) afterAnswer(x *exchange, c *chatResponse) {
 	for i := range c.Choices {
-		s.replays.keep(x.ctx, x.cred.Owner, x.model, &c.Choices[i])
+		s.replays.keep(x, &c.Choices[i])
 	}
 	if c.Usage.Known && x.promptTokens > 0 {
 		s.calibration.learn(x.model, x.promptTokens, c.Usage.Prompt)
@@ -264,9 +267,23 @@ func (t *translatedStream) Read(p []byte) (int, error) {
 		}
 	}
 	t.sent = true
-	n := copy(p, t.out)
+	n := copy(p, wholeEvents(t.out, len(p)))
 	t.out = t.out[n:]
 	return n, nil
+}
+
+// wholeEvents is as much of out as most bytes take, without cutting an event in
+// two, unless the first alone is longer (dialects 0-6).
+func wholeEvents(out []byte, most int) []byte {
+	if len(out) <= most {
+		return out
+	}
+	for _, end := range []string{"\n\n", geminiFrameEnd, ",\r\n"} {
+		if i := bytes.LastIndex(out[:most], []byte(end)); i >= 0 {
+			return out[:i+len(end)]
+		}
+	}
+	return out[:most]
 }
 
 // pull reads once from the upstream.

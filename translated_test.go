@@ -136,3 +136,24 @@ func TestConvertedHeaders(t *testing.T) {
 		t.Errorf("dropped %q", got)
 	}
 }
+
+// 0-6: a read never ends within an event that it could have left out.
+func TestWholeEvents(t *testing.T) {
+	for _, tt := range []struct {
+		out  string
+		most int
+		want string
+	}{
+		{"data: a\n\ndata: b\n\n", 18, "data: a\n\ndata: b\n\n"},
+		{"data: a\n\ndata: b\n\n", 17, "data: a\n\n"},
+		{"data: a\n\ndata: b\n\n", 9, "data: a\n\n"},
+		{"data: a\n\ndata: b\n\n", 8, "data: a\n"},
+		{"data: a\r\n\r\ndata: b\r\n\r\n", 15, "data: a\r\n\r\n"},
+		{"[{},\r\n{\"a\":1}", 8, "[{},\r\n"},
+		{"", 5, ""},
+	} {
+		if got := string(wholeEvents([]byte(tt.out), tt.most)); got != tt.want {
+			t.Errorf("of %q, %d bytes take %q, want %q", tt.out, tt.most, got, tt.want)
+		}
+	}
+}

@@ -20,7 +20,7 @@ func dialectOf(r *http.Request) *dialect {
 		return &anthropic
 	case strings.HasPrefix(path, "/v1/responses"):
 		return &responses
-	case strings.HasPrefix(path, "/v1beta/"), strings.HasPrefix(path, "/v1alpha/"):
+	case strings.HasPrefix(path, "/v1beta/"), strings.HasPrefix(path, "/v1alpha/"), strings.HasPrefix(path, "/upload/v1"):
 		return &gemini
 	case path == "/v1/models" || strings.HasPrefix(path, "/v1/models/"):
 		switch {
@@ -179,13 +179,13 @@ func (s *server) handleResponses(w http.ResponseWriter, r *http.Request) {
 }
 
 // nativeKeys are the headers in which the dialects' own servers take a key.
-var nativeKeys = map[string]string{"messages": "X-Api-Key", "gemini": "X-Goog-Api-Key"}
+var nativeKeys = map[string]string{anthropic.name: "X-Api-Key", gemini.name: "X-Goog-Api-Key"}
 
 // serveNative passes a dialect that the upstream speaks itself through, byte for
 // byte but for the model's alias.
 func (s *server) serveNative(w http.ResponseWriter, r *http.Request, name string, to *url.URL) {
 	x := exchangeOf(r)
-	x.native, x.source = true, name
+	x.native, x.source = true, x.dialect.name
 	body, p, err := s.readVendorBody(w, r)
 	if err != nil {
 		writeError(w, x, err)
@@ -199,7 +199,7 @@ func (s *server) serveNative(w http.ResponseWriter, r *http.Request, name string
 	}
 	x.spliceChat(body, edits, nil, 0)
 	w.Header().Set("X-APIProxy-Fidelity", string(x.fidelity))
-	w.Header().Set("X-APIProxy-Dialect", name)
+	w.Header().Set("X-APIProxy-Dialect", x.source)
 	s.sendTo(w, r, to)
 }
 

@@ -87,6 +87,11 @@ type chatMessage struct {
 	ReasoningDetails json.RawMessage `json:"reasoning_details,omitempty"`
 	ToolCalls        []chatToolCall  `json:"tool_calls,omitempty"`
 
+	// Answers is the function whose result this is, when the client has not said
+	// which call it answers and the request does not hold one; ToolCallID is then
+	// the gateway's.
+	Answers string `json:"-"`
+
 	// Raw is a message in OpenAI's own form, which goes on as it is; the other
 	// fields are then unused.
 	Raw json.RawMessage `json:"-"`
@@ -191,6 +196,10 @@ type chatToolCall struct {
 	Type         string           `json:"type"`
 	Function     chatFunctionCall `json:"function"`
 	ExtraContent json.RawMessage  `json:"extra_content,omitempty"`
+
+	// Replay names what is kept of the call, where its client leaves ids out and ID
+	// is the gateway's.
+	Replay string `json:"-"`
 }
 
 type chatFunctionCall struct {
