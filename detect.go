@@ -51,7 +51,10 @@ func detect(body []byte, p *peeked, h http.Header) (source, error) {
 
 // speaksAnthropic says whether something in the body is Anthropic's alone.
 func (p *peeked) speaksAnthropic(body []byte) bool {
-	for _, f := range []field{fieldSystem, fieldAnthropicVersion, fieldAnthropicBeta, fieldStopSequences} {
+	if system := p.value(body, fieldSystem); isString(system) || isArray(system) {
+		return true
+	}
+	for _, f := range []field{fieldAnthropicVersion, fieldAnthropicBeta, fieldStopSequences} {
 		if !isNull(p.value(body, f)) {
 			return true
 		}
@@ -191,21 +194,27 @@ func decodeCompletion(x *exchange, body []byte) (*chatRequest, error) {
 		Stop: orAbsent(c.Stop), User: c.User,
 	}
 	q.setMaxTokens(c.MaxTokens, x.quirk("max_tokens_field"))
-	if n := intOf(c.Logprobs); n > 0 {
-		q.Logprobs, q.TopLogprobs = json.RawMessage("true"), number(n)
+	if isNumber(c.Logprobs) {
+		q.Logprobs, q.TopLogprobs = json.RawMessage("true"), number(intOf(c.Logprobs))
+	}
+	if v := c.Stream; !isNull(v) && string(v) != "true" && string(v) != "false" {
+		return nil, wrongType("stream", "true or false", v)
 	}
 	if x.stream = wantsStream(c.Stream, x.header); x.stream {
 		q.Stream, q.StreamOptions = true, orAbsent(c.StreamOptions)
 	}
 	for k, v := range members(body) {
-		switch key := string(k); key {
-		case "suffix", "echo", "best_of":
-			if !isNull(v) {
-				x.drop(key)
-			}
+		if key := unquote(k); !isNull(v) && !slices.Contains(completionKeys, key) {
+			x.drop(key)
 		}
 	}
 	return q, nil
+}
+
+// completionKeys are the top-level keys of a legacy completion that are read.
+var completionKeys = []string{
+	"model", "prompt", "max_tokens", "temperature", "top_p", "n", "stop", "seed", "stream", "stream_options", "user", "logit_bias", "logprobs",
+	"presence_penalty", "frequency_penalty",
 }
 
 // orAbsent is a raw value, or nothing when it is null (dialects 0-4).

@@ -220,7 +220,7 @@ type geminiGeneration struct {
 	topK, candidateCount, maxOutputTokens                       []byte
 	stopSequences, responseLogprobs, logprobs, modalities       []byte
 	mimeType, schema, jsonSchema, oldJSONSchema, responseFormat []byte
-	thinking                                                    []byte
+	thinking, thinkingLevel                                     []byte
 }
 
 func (g *geminiGeneration) field(name string) *[]byte {
@@ -261,6 +261,8 @@ func (g *geminiGeneration) field(name string) *[]byte {
 		return &g.responseFormat
 	case "thinkingConfig":
 		return &g.thinking
+	case "thinkingLevel": // where Gemini's Interactions have it
+		return &g.thinkingLevel
 	}
 	return nil
 }
@@ -295,7 +297,9 @@ func (d *geminiDecoder) sampling(g *geminiGeneration) error {
 		if f.from != nil && !isNumber(f.from) {
 			return wrongType("generationConfig."+f.name, "a number", f.from)
 		}
-		*f.to = f.from
+		if f.from != nil {
+			*f.to = f.from
+		}
 	}
 	return nil
 }
@@ -484,7 +488,7 @@ func geminiMime(name string) string {
 func (d *geminiDecoder) thinking(g *geminiGeneration) error {
 	const path = "generationConfig.thinkingConfig"
 	if g.thinking == nil {
-		return nil
+		return d.effort(g.thinkingLevel, nil, "generationConfig")
 	}
 	if !isObject(g.thinking) {
 		return wrongType(path, "an object", g.thinking)
@@ -509,13 +513,18 @@ func (d *geminiDecoder) thinking(g *geminiGeneration) error {
 	if err != nil {
 		return err
 	}
+	return d.effort(rawLevel, budget, path)
+}
+
+// effort takes a level of thinking, or else a budget for it.
+func (d *geminiDecoder) effort(rawLevel, budget []byte, path string) error {
 	level, err := geminiText(rawLevel, path+".thinkingLevel")
 	if err != nil {
 		return err
 	}
 	switch level = strings.ToLower(level); level {
 	case "", "thinking_level_unspecified":
-		d.q.ReasoningEffort = geminiEffort(budget)
+		d.q.ReasoningEffort = orElse(geminiEffort(budget), d.q.ReasoningEffort)
 	case "minimal", "low", "medium", "high":
 		d.q.ReasoningEffort = level
 	default:

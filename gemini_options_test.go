@@ -31,6 +31,11 @@ func TestDecodeGeminiTools(t *testing.T) {
 			`"tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{"x":{"type":"string"}}}}}]`, ""},
 		{"B-61b", `"tools":[{"functionDeclarations":[{"name":"f","parameters":{"type":"OBJECT"},"parametersJsonSchema":{"type":"object","$schema":"s", "required":[]}}]}]`,
 			`"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","$schema":"s","required":[]}}}]`, ""},
+		{"B-61d", `"tools":[{"functionDeclarations":[{"name":"a","response":{},"responseJsonSchema":{},"behavior":"BLOCKING"}]}]`, `"tools":[` + tool("a") + `]`, ""},
+		{"B-61e MODE_UNSPECIFIED", three + mode(`{"mode":"MODE_UNSPECIFIED"}`), all, ""},
+		{"B-61e mode null", three + mode(`{"mode":null}`), all, ""},
+		{"B-61i AUTO", three + mode(`{"mode":"AUTO","allowedFunctionNames":["c","a"]}`), `"tools":[` + tool("a") + `,` + tool("c") + `]`, ""},
+		{"B-61j NONE", mode(`{"mode":"NONE","allowedFunctionNames":["a"]}`), "", ""},
 		{"B-61e AUTO", three + mode(`{"mode":"AUTO"}`), all, ""},
 		{"B-61e VALIDATED", three + mode(`{"mode":"VALIDATED"}`), all, ""},
 		{"B-61e no mode", three + mode(`{}`), all, ""},
@@ -68,8 +73,14 @@ func TestDecodeGeminiTools(t *testing.T) {
 		})
 	}
 	t.Run("B-18 hosted_tools:error", func(t *testing.T) {
-		if got := decodeGeminiOptions(geminiExchange("hosted_tools:error"), `"tools":[{"googleSearch":{}}]`); got != "400 tools[0].googleSearch" {
-			t.Errorf("got %s", got)
+		for _, name := range []string{"googleSearch", "googleSearchRetrieval", "codeExecution", "urlContext", "fileSearch", "computerUse", "googleMaps", "mcpServers"} {
+			if got := decodeGeminiOptions(geminiExchange("hosted_tools:error"), `"tools":[{"`+name+`":{}}]`); got != "400 tools[0]."+name {
+				t.Errorf("%s: got %s", name, got)
+			}
+			x := geminiExchange()
+			if got := decodeGeminiOptions(x, `"tools":[{"`+name+`":{}}]`); got != "" || strings.Join(x.dropped, " ") != "tools."+name {
+				t.Errorf("%s: got %s, dropped %q", name, got, x.dropped)
+			}
 		}
 	})
 	t.Run("C-74 names are mapped back", func(t *testing.T) {
@@ -128,6 +139,11 @@ func TestDecodeGeminiGeneration(t *testing.T) {
 		{"thinkingConfig of a wrong type", `{"thinkingConfig":1}`, "400 generationConfig.thinkingConfig", ""},
 		{"B-32 wrong type", `{"thinkingConfig":{"thinkingLevel":1}}`, "400 generationConfig.thinkingConfig.thinkingLevel", ""},
 		{"B-32", `{"thinkingConfig":{"thinkingLevel":"MINIMAL"}}`, `"reasoning_effort":"minimal"`, ""},
+		{"B-32 low", `{"thinkingConfig":{"thinkingLevel":"LOW"}}`, `"reasoning_effort":"low"`, ""},
+		{"B-32 medium", `{"thinkingConfig":{"thinkingLevel":"MEDIUM"}}`, `"reasoning_effort":"medium"`, ""},
+		{"B-32 nothing said", `{"thinkingConfig":{"thinkingLevel":"THINKING_LEVEL_UNSPECIFIED","thinkingBudget":512}}`, `"reasoning_effort":"low"`, ""},
+		{"B-29 with a parameter", `{"responseMimeType":"application/json; charset=utf-8"}`, `"response_format":{"type":"json_object"}`, ""},
+		{"B-35 audio", `{"responseModalities":["AUDIO"]}`, "400 generationConfig.responseModalities", ""},
 		{"B-32 wins H-15", `{"thinkingConfig":{"thinkingLevel":"HIGH","thinkingBudget":0}}`, `"reasoning_effort":"high"`, ""},
 		{"B-32 unknown", `{"thinkingConfig":{"thinkingLevel":"EPIC"}}`, "400 generationConfig.thinkingConfig.thinkingLevel", ""},
 		{"B-33 none H-15", `{"thinkingConfig":{"thinkingBudget":0}}`, `"reasoning_effort":"none"`, ""},

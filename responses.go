@@ -100,10 +100,10 @@ func responseOf(item string) string {
 
 // responsesBody is the request.
 type responsesBody struct {
-	Model              string          `json:"model"`
-	Input              json.RawMessage `json:"input"`
-	Instructions       *string         `json:"instructions"`
-	SystemInstruction  json.RawMessage `json:"system_instruction"` // of Gemini's, beside input
+	Model        string          `json:"model"`
+	Input        json.RawMessage `json:"input"`
+	Instructions *string         `json:"instructions"`
+	geminiSettings
 	PreviousResponseID string          `json:"previous_response_id"`
 	Conversation       json.RawMessage `json:"conversation"`
 	Prompt             json.RawMessage `json:"prompt"`
@@ -136,6 +136,46 @@ type responsesBody struct {
 	PromptCacheRetention json.RawMessage `json:"prompt_cache_retention"`
 }
 
+// geminiSettings are Gemini's own, which may stand beside a list of its turns or
+// steps, in both of its spellings (dialects A-27).
+type geminiSettings struct {
+	SystemInstruction      json.RawMessage `json:"systemInstruction"`
+	SystemInstructionSnake json.RawMessage `json:"system_instruction"`
+	GenerationConfig       json.RawMessage `json:"generationConfig"`
+	GenerationConfigSnake  json.RawMessage `json:"generation_config"`
+	PreviousInteraction    json.RawMessage `json:"previous_interaction_id"`
+	CachedContent          json.RawMessage `json:"cachedContent"`
+	CachedContentSnake     json.RawMessage `json:"cached_content"`
+}
+
+func (g *geminiSettings) system() json.RawMessage {
+	return orRaw(g.SystemInstruction, g.SystemInstructionSnake)
+}
+
+func (g *geminiSettings) generation() json.RawMessage {
+	return orRaw(g.GenerationConfig, g.GenerationConfigSnake)
+}
+
+// check refuses what asks for state that is not here: to answer without it would
+// be an answer to another question.
+func (g *geminiSettings) check() error {
+	switch {
+	case !isNull(g.PreviousInteraction):
+		return unsupportedParameter("previous_interaction_id", "this gateway keeps no interactions; send the whole history as input, or an X-Session-Id")
+	case !isNull(orRaw(g.CachedContent, g.CachedContentSnake)):
+		return unsupportedParameter("cached_content", "this gateway can't see cached content; send it as input")
+	}
+	return nil
+}
+
+// orRaw is the first of two raw values that is there.
+func orRaw(a, b json.RawMessage) json.RawMessage {
+	if isNull(a) {
+		return orAbsent(b)
+	}
+	return a
+}
+
 // responsesText is how the text of the answer is to look.
 type responsesText struct {
 	Format    json.RawMessage `json:"format"`
@@ -161,7 +201,7 @@ type responsesReasoning struct {
 // responsesKeys are the top-level keys that are read, or that can't change the
 // answer; any other one is dropped with a note.
 var responsesKeys = []string{
-	"model", "input", "instructions", "system_instruction", "previous_response_id", "conversation", "prompt", "background", "store",
+	"model", "input", "instructions", "system_instruction", "systemInstruction", "previous_response_id", "conversation", "prompt", "background", "store",
 	"stream", "stream_options", "tools", "tool_choice", "parallel_tool_calls", "max_tool_calls", "max_output_tokens", "temperature",
 	"top_p", "presence_penalty", "frequency_penalty", "top_logprobs", "text", "reasoning", "include", "truncation", "metadata", "user",
 	"service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
@@ -210,6 +250,9 @@ func decodeResponses(x *exchange, body []byte) (*chatRequest, error) {
 	if err := b.settings(x, q); err != nil {
 		return nil, err
 	}
+	if err := b.geminiConfig(x, q); err != nil {
+		return nil, err
+	}
 	b.streaming(x, q)
 	r.Chain, r.Items = nil, nil
 	return q, nil
@@ -230,6 +273,9 @@ func (b *responsesBody) check() error {
 		return wrongType("stream", "true or false", b.Stream)
 	case !isNull(b.StreamOptions) && !isObject(b.StreamOptions):
 		return wrongType("stream_options", "an object", b.StreamOptions)
+	}
+	if err := b.geminiSettings.check(); err != nil {
+		return err
 	}
 	if err := b.checkNumbers(); err != nil {
 		return err
@@ -306,18 +352,37 @@ func unsupportedParameter(param, why string) *apiError {
 func (b *responsesBody) noteUnknown(x *exchange, body []byte) {
 	for k, v := range members(body) {
 		key := string(k)
-		if isNull(v) || slices.Contains(responsesKeys, key) || x.dialect == &openai && slices.Contains(chatKeys, key) {
+		if isNull(v) || slices.Contains(responsesKeys, key) || x.dialect == &openai && b.onChatPath(key) {
 			continue
 		}
 		x.drop(printable(key))
 	}
 }
 
+// onChatPath says whether a key means something on the chat path. Where Gemini's
+// settings stand, chat's own do not count: both may say the same.
+func (b *responsesBody) onChatPath(key string) bool {
+	if b.generation() != nil {
+		return key == "generation_config" || key == "generationConfig"
+	}
+	return slices.Contains(chatKeys, key)
+}
+
+// geminiConfig takes Gemini's generation settings over, on the chat path.
+func (b *responsesBody) geminiConfig(x *exchange, q *chatRequest) error {
+	config := b.generation()
+	if x.dialect != &openai || config == nil {
+		return nil
+	}
+	d := geminiDecoder{x: x, q: q, g: &geminiRequest{}}
+	return d.generation(&geminiBody{generationConfig: config})
+}
+
 // others are the members of a body on the chat path that are chat's already.
 func (b *responsesBody) others(body []byte) []rawMember {
 	var list []rawMember
 	for k, v := range members(body) {
-		if key := string(k); slices.Contains(chatKeys, key) && !isNull(v) && !b.says(key) {
+		if key := string(k); slices.Contains(chatKeys, key) && b.onChatPath(key) && !isNull(v) && !b.says(key) {
 			list = slices.DeleteFunc(list, func(m rawMember) bool { return m.Key == key })
 			list = append(list, rawMember{key, bytes.Clone(v)})
 		}
@@ -359,7 +424,7 @@ func (b *responsesBody) messages(x *exchange, q *chatRequest) (tools []json.RawM
 	if b.Instructions != nil {
 		system = append(system, partText(*b.Instructions))
 	}
-	more, err := systemInstruction(b.SystemInstruction)
+	more, err := systemInstruction(b.system())
 	if err != nil {
 		return nil, err
 	}

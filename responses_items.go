@@ -69,6 +69,7 @@ type responsesItem struct {
 	Encrypted string          `json:"encrypted_content"`
 	Execution string          `json:"execution"`
 	Tools     json.RawMessage `json:"tools"`
+	Result    json.RawMessage `json:"result"` // of a function_result
 }
 
 // stored reads the items of an earlier response: its input, then its output.
@@ -96,6 +97,11 @@ func (in *inputReader) input(v json.RawMessage) error {
 		in.entries = append(in.entries, entry{kind: entryInput, role: "user", parts: []chatPart{partText(text(v))}})
 		in.keepItem([]byte(`{"role":"user"}`), &responsesItem{Role: "user", Content: v})
 		return nil
+	case isObject(v) && in.x.dialect == &openai: // Gemini takes one part, or turn, without its array
+		if err := in.ownItem("input", v); err != nil {
+			return err
+		}
+		return in.flush()
 	case !isArray(v):
 		return wrongType("input", "a string or an array of items", v)
 	}
@@ -222,6 +228,8 @@ func (in *inputReader) entry(path string, it *responsesItem) (*entry, error) {
 		return in.message(path, "user", it)
 	case "model_output":
 		return in.message(path, "assistant", it)
+	case "thought": // signed by Google, and of no use to anybody else
+		return nil, nil
 	case "reasoning":
 		return in.thought(it), nil
 	case "item_reference":
@@ -338,7 +346,8 @@ type responsesPart struct {
 // isPartType says whether a type is one of a content part, and of no item.
 func isPartType(typ string) bool {
 	switch typ {
-	case "input_text", "output_text", "text", "input_image", "image_url", "input_file", "file", "input_audio", "refusal":
+	case "input_text", "output_text", "text", "input_image", "image_url", "input_file", "file", "input_audio", "refusal",
+		"image", "audio", "document", "video":
 		return true
 	}
 	return false
@@ -374,10 +383,20 @@ func (in *inputReader) part(path string, raw []byte) ([]chatPart, error) {
 			return nil, invalid(path+".file", "must be an object with file_data or file_id")
 		}
 		part = chatPart{Type: p.Type, Raw: slices.Concat([]byte(`{"type":"file","file":`), p.File, []byte("}"))}
+	case "image", "audio", "document", "video":
+		part, err = stepFile(raw, path)
 	default:
 		return nil, invalidValue(path+".type", p.Type, "'input_text', 'input_image', 'input_file' and 'input_audio'")
 	}
 	return []chatPart{part}, err
+}
+
+// stepFile reads a file in a step of Gemini's Interactions.
+func stepFile(raw []byte, path string) (chatPart, error) {
+	if isNull(member(raw, "data")) {
+		return linkedFile(raw, path)
+	}
+	return inlineFile(raw, path)
 }
 
 // image reads an input_image, or chat's own image_url.
@@ -589,6 +608,12 @@ func (in *inputReader) resultEntry(path string, it *responsesItem) (*entry, erro
 			e.callID = in.callOfItem(it.ID)
 		}
 		e.text, e.parts, err = in.output(path+".output", it.Output)
+	case "function_result": // a step of Gemini's Interactions
+		if isObject(it.Result) {
+			e.text = geminiResult(compact(it.Result))
+		} else {
+			e.text, e.parts, err = in.output(path+".result", it.Result)
+		}
 	case "shell_call_output":
 		e.text, err = shellOutput(path+".output", it.Output)
 	case "apply_patch_call_output":

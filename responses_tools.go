@@ -94,6 +94,13 @@ func (t *toolReader) add(path string, raw []byte, namespace string) error {
 			return t.emulate(path, emulatedTool{"", toolSearch, "tool_search", ""}, chatFunction{Description: tool.Description, Parameters: orDefault(tool.Parameters, emptyParameters)})
 		}
 	}
+	if tool.Type == "" && t.x.dialect == &openai {
+		d := geminiDecoder{x: t.x, q: &chatRequest{}}
+		if err := d.tools(&geminiBody{tools: raw}); err != nil || len(d.q.Tools) > 0 {
+			t.tools = append(t.tools, d.q.Tools...)
+			return err
+		}
+	}
 	for _, b := range builtinTools {
 		if b.typ == tool.Type {
 			return t.emulate(path, emulatedTool{"", b.kind, b.typ, ""}, chatFunction{Description: b.description, Parameters: json.RawMessage(b.parameters)})
