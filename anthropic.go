@@ -118,6 +118,9 @@ func newAnthropicAnswer(x *exchange, c *chatResponse, newID func(prefix string) 
 		choice = c.Choices[0]
 	}
 	calls := slices.DeleteFunc(slices.Clone(choice.Calls), func(call chatToolCall) bool { return call.Function.Name == "" })
+	if len(calls) < len(choice.Calls) {
+		x.drop(droppedCall)
+	}
 	if r := choice.Reasoning; r.Text != "" && x.anthropic.ShowThinking {
 		a.Content = append(a.Content, thoughtBlock(r, x.anthropic.OmitThinking))
 	}

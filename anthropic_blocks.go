@@ -161,6 +161,9 @@ func (d *anthropicDecoder) systemText(path string, raw json.RawMessage) (chatCon
 		case b.Type == "":
 			parts = append(parts, chatPart{Raw: b.raw})
 			continue
+		case b.isToolChange():
+			d.toolChange(b)
+			continue
 		case b.Type != "text":
 			return chatContent{}, invalid(b.path+".type", fmt.Sprintf("%q can't be in a system prompt; accepted: text", b.Type))
 		}
@@ -210,10 +213,12 @@ func (d *anthropicDecoder) user(blocks []anthropicBlock, q *chatRequest) error {
 			if err != nil {
 				return err
 			}
-			q.Messages = append(q.Messages, m)
+			addResult(q, m)
 			media = append(media, lifted...)
 		case b.Type == "container_upload", b.isServerTool():
 			d.x.drop(b.Type)
+		case b.isToolChange():
+			d.toolChange(b)
 		default:
 			parts, err := d.parts(b)
 			if err != nil {
@@ -227,6 +232,48 @@ func (d *anthropicDecoder) user(blocks []anthropicBlock, q *chatRequest) error {
 		q.Messages = append(q.Messages, chatMessage{Role: "user", Content: content})
 	}
 	return nil
+}
+
+// addResult puts a tool's result behind its call and the other results of that
+// message, even if the client has sent something in between: upstreams refuse a
+// call that is not answered at once.
+func addResult(q *chatRequest, m chatMessage) {
+	at := len(q.Messages)
+	for i := at - 1; i >= 0; i-- {
+		called := q.Messages[i].ToolCalls
+		if q.Messages[i].Role != "assistant" {
+			continue
+		}
+		if slices.ContainsFunc(called, func(c chatToolCall) bool { return c.ID == m.ToolCallID }) {
+			for at = i + 1; at < len(q.Messages) && q.Messages[at].Role == "tool"; at++ {
+			}
+		}
+		break
+	}
+	q.Messages = slices.Insert(q.Messages, at, m)
+}
+
+// isToolChange says whether a block offers or withdraws a tool in the middle of
+// the conversation.
+func (b *anthropicBlock) isToolChange() bool {
+	return b.Type == "tool_addition" || b.Type == "tool_removal"
+}
+
+// toolChange notes that chat offers the same tools from beginning to end. One
+// that is only defined here is offered with the others.
+func (d *anthropicDecoder) toolChange(b *anthropicBlock) {
+	definition := member(member(b.raw, "tool"), "definition")
+	if b.Type == "tool_addition" && isObject(definition) {
+		d.added = append(d.added, addedTool{b.path + ".tool.definition", definition})
+		return
+	}
+	d.x.drop(b.Type)
+}
+
+// addedTool is a tool that is defined among the messages.
+type addedTool struct {
+	path string
+	raw  json.RawMessage
 }
 
 // isServerTool says whether a block is a call, or the result of one, that the
@@ -469,6 +516,10 @@ func (d *anthropicDecoder) assistant(blocks []anthropicBlock, q *chatRequest) er
 		case b.Type == "redacted_thinking":
 		case b.isServerTool():
 			parts = append(parts, b.serverTool(parts))
+		case b.Type == "compaction": // stands for the messages before it, which the client may have left out
+			if summary := text(b.Content); summary != "" {
+				parts = append(parts, partText(summary+"\n"))
+			}
 		case b.Type == "tool_result":
 			return invalid(b.path+".type", `"tool_result" can't be in an assistant message; it belongs into the user message after it`)
 		default:

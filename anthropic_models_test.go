@@ -21,6 +21,7 @@ func TestAnthropicModels(t *testing.T) {
 		{"C-151 all", "", `{"data":[` + a + `,` + b + `,` + c + `],"has_more":false,"first_id":"a","last_id":"c"}`},
 		{"C-151 limit", "limit=1", `{"data":[` + a + `],"has_more":true,"first_id":"a","last_id":"a"}`},
 		{"C-151 limit is enough", "limit=3", `{"data":[` + a + `,` + b + `,` + c + `],"has_more":false,"first_id":"a","last_id":"c"}`},
+		{"C-151 limit 0", "limit=0", `{"data":[` + a + `,` + b + `,` + c + `],"has_more":false,"first_id":"a","last_id":"c"}`},
 		{"C-151 bad limit", "limit=x", `{"data":[` + a + `,` + b + `,` + c + `],"has_more":false,"first_id":"a","last_id":"c"}`},
 		{"C-151 after_id", "limit=1&after_id=a", `{"data":[` + b + `],"has_more":true,"first_id":"org/b:1","last_id":"org/b:1"}`},
 		{"C-151 after the last", "after_id=c", `{"data":[],"has_more":false,"first_id":null,"last_id":null}`},

@@ -119,6 +119,7 @@ type anthropicDecoder struct {
 	mixed     bool
 	passCache bool // quirk cache_control:pass
 	files     bool // quirk files:on
+	added     []addedTool
 }
 
 // decodeAnthropic turns a Messages request, or the body of count_tokens, into a
@@ -263,12 +264,7 @@ func (d *anthropicDecoder) tools(in *anthropicBody, q *chatRequest) error {
 			q.Tools = append(q.Tools, chatTool{Raw: raw})
 			continue
 		}
-		path := "tools[" + strconv.Itoa(i) + "]"
-		var t anthropicTool
-		if err := unmarshalAt(path, raw, &t); err != nil {
-			return err
-		}
-		function, err := d.tool(path, &t)
+		t, function, err := d.function("tools["+strconv.Itoa(i)+"]", raw)
 		if err != nil {
 			return err
 		}
@@ -278,7 +274,23 @@ func (d *anthropicDecoder) tools(in *anthropicBody, q *chatRequest) error {
 		}
 		q.Tools = append(q.Tools, chatTool{Type: "function", Function: *function})
 	}
+	for _, added := range d.added { // the same one may be added again after it was withdrawn
+		_, function, err := d.function(added.path, added.raw)
+		if err != nil {
+			return err
+		}
+		if function != nil && !slices.ContainsFunc(q.Tools, func(t chatTool) bool { return t.Function.Name == function.Name }) {
+			q.Tools = append(q.Tools, chatTool{Type: "function", Function: *function})
+		}
+	}
 	return d.toolChoice(in.ToolChoice, gone, q)
+}
+
+func (d *anthropicDecoder) function(path string, raw json.RawMessage) (t anthropicTool, f *chatFunction, err error) {
+	if err = unmarshalAt(path, raw, &t); err == nil {
+		f, err = d.tool(path, &t)
+	}
+	return t, f, err
 }
 
 // tool is one tool as a function; nil when chat has no counterpart to it.

@@ -226,6 +226,9 @@ func (s *anthropicStream) tool(dst []byte, d *callDelta) []byte {
 		}
 		return s.appendArgs(dst, c)
 	case flowClosed: // its block is over: this can't be said any more (dialects C-121)
+		if strings.Trim(d.Args, blank) != "" {
+			s.x.drop(droppedCall)
+		}
 		return dst
 	}
 	if d.ID != "" && c.id == "" {
@@ -353,6 +356,9 @@ func (s *anthropicStream) finish(dst []byte) []byte {
 		if c := &s.calls[i]; c.state == flowWaiting && c.name != "" {
 			dst = s.close(s.openCall(dst, i))
 		}
+	}
+	if slices.ContainsFunc(s.calls, func(c anthropicFlow) bool { return c.state == flowWaiting }) {
+		s.x.drop(droppedCall)
 	}
 	calls := slices.ContainsFunc(s.calls, func(c anthropicFlow) bool { return c.state == flowClosed })
 	if len(s.space) > 0 && !calls {

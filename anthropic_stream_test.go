@@ -296,6 +296,10 @@ func TestAnthropicStream(t *testing.T) {
 			"start 0 tool_use a f\n0 partial_json {}\nstop 0\nstart 1 text\n1 text \nB\n1 text C\nstop 1\nend tool_use"},
 		{"C-117 text in a call", []string{call(0, "a", "f", `{"x"`), say("B"), say(" "), call(0, "", "", `:1}`), say("C"), finishedAs("tool_calls")},
 			"start 0 tool_use a f\n0 partial_json {\"x\"\n0 partial_json :1}\nstop 0\nstart 1 text\n1 text B C\nstop 1\nend tool_use"},
+		{"C-117 text in a call, then another call", []string{call(0, "a", "f", `{"x"`), say("B"), call(0, "", "", `:1}`), call(1, "b", "g", `{}`), finishedAs("tool_calls")},
+			"start 0 tool_use a f\n0 partial_json {\"x\"\n0 partial_json :1}\nstop 0\nstart 1 text\n1 text B\nstop 1\nstart 2 tool_use b g\n2 partial_json {}\nstop 2\nend tool_use"},
+		{"C-114 white space in a text", []string{say("A"), say(" "), say("\n"), call(0, "a", "f", `{}`), finishedAs("tool_calls")},
+			"start 0 text\n0 text A\n0 text  \n0 text \n\nstop 0\nstart 1 tool_use a f\n1 partial_json {}\nstop 1\nend tool_use"},
 		{"C-118 name comes late", []string{`{"tool_calls":[{"index":0,"id":"a","function":{"arguments":"{"}}]}`, say("T"), call(0, "", "f", `}`), finishedAs("tool_calls")},
 			"start 0 text\n0 text T\nstop 0\nstart 1 tool_use a f\n1 partial_json {}\nstop 1\nend tool_use"},
 		{"C-118 no id", []string{call(0, "", "f", `{}`), finishedAs("tool_calls")},
@@ -375,6 +379,7 @@ func TestAnthropicStreamBytes(t *testing.T) {
 func TestAnthropicStreamEnds(t *testing.T) {
 	for _, tt := range []struct{ name, last, want string }{
 		{"C-89 stop_sequence", `{"choices":[{"index":0,"delta":{},"finish_reason":"stop","stop_reason":"END"}]}`, `"delta":{"stop_reason":"stop_sequence","stop_sequence":"END","stop_details":null,"container":null}`},
+		{"C-89 in a chunk before the last", `{"choices":[{"index":0,"delta":{"content":"8"},"stop_reason":"END"}]}`, `"delta":{"stop_reason":"stop_sequence","stop_sequence":"END","stop_details":null,"container":null}`},
 		{"C-87 refusal", finishedAs("content_filter"), `"delta":{"stop_reason":"refusal","stop_sequence":null,"stop_details":{"type":"refusal","category":null,"explanation":null},"container":null}`},
 		{"E-43 no usage", finishedAs("stop"), `"usage":{"input_tokens":7,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":2,`},
 		{"C-92 cache", `{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":100,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":90},"completion_tokens_details":{"reasoning_tokens":3}}}`,
@@ -383,12 +388,39 @@ func TestAnthropicStreamEnds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			x := anthropicExchange()
 			x.anthropic.StopSequences = []string{"END"}
-			got := streamedAnthropic(x, `{"content":"1234567"}`, tt.last)
+			got := streamedAnthropic(x, `{"content":"1234567"}`, tt.last, `{"role":"assistant"}`)
 			checkAnthropicStream(t, got)
 			if !bytes.Contains(got, []byte(tt.want)) {
 				t.Errorf("the stream is\n%s\nwant it to have\n%s", got, tt.want)
 			}
 		})
+	}
+}
+
+// What of a call can't be given to the client is noted (C-121, C-127, E-17).
+func TestAnthropicDroppedCalls(t *testing.T) {
+	piece := func(fields string) string { return `{"tool_calls":[{` + fields + `}]}` }
+	for _, tt := range []struct {
+		name   string
+		chunks []string
+		want   string
+	}{
+		{"C-121 after its end", []string{piece(`"index":0,"id":"a","function":{"name":"f","arguments":"{}"}`), piece(`"index":1,"id":"b","function":{"name":"f","arguments":"{}"}`), piece(`"index":0,"function":{"arguments":"x"}`)}, droppedCall},
+		{"C-121 white space", []string{piece(`"index":0,"id":"a","function":{"name":"f","arguments":"{}"}`), piece(`"index":1,"id":"b","function":{"name":"f","arguments":"{}"}`), piece(`"index":0,"function":{"arguments":" "}`)}, ""},
+		{"C-127 no name", []string{piece(`"index":0,"id":"a","function":{"arguments":"{}"}`)}, droppedCall},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x := anthropicExchange()
+			checkAnthropicStream(t, streamedAnthropic(x, append(tt.chunks, finishedAs("tool_calls"))...))
+			if got := strings.Join(x.dropped, ","); got != tt.want {
+				t.Errorf("dropped %q, want %q", got, tt.want)
+			}
+		})
+	}
+	x := anthropicExchange()
+	encodedAnthropic(t, x, `{"choices":[{"message":{"content":"t","tool_calls":[{"id":"x","function":{"name":"","arguments":"{}"}}]}}]}`)
+	if got := strings.Join(x.dropped, ","); got != droppedCall {
+		t.Errorf("E-17: dropped %q", got)
 	}
 }
 

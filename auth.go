@@ -59,7 +59,7 @@ func (k *keyring) open(sent []string) (credential, bool) {
 	}
 	var found credential
 	ok := false
-	for _, s := range sent {
+	for _, s := range slices.Backward(sent) { // of several known keys the first counts
 		hash := sha256.Sum256([]byte(s))
 		for i := range k.keys {
 			if subtle.ConstantTimeCompare(hash[:], k.keys[i].hash[:]) == 1 {
@@ -73,11 +73,24 @@ func (k *keyring) open(sent []string) (credential, bool) {
 // keyHeaders are the headers in which clients send a key of theirs.
 var keyHeaders = [...]string{"Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
 
+// keyHeadersOf are those headers, that of the request's own dialect first: it
+// counts when there are several (dialects C-2).
+func keyHeadersOf(r *http.Request) [len(keyHeaders)]string {
+	names := keyHeaders
+	switch dialectOf(r) {
+	case &anthropic:
+		names[0], names[1] = names[1], names[0]
+	case &gemini:
+		names[0], names[2] = names[2], names[0]
+	}
+	return names
+}
+
 // keysOf collects the keys that a request carries; none when a header that
 // carries one is there twice, since readers would disagree on which counts.
 func keysOf(r *http.Request) []string {
 	var sent []string
-	for _, name := range keyHeaders {
+	for _, name := range keyHeadersOf(r) {
 		values := r.Header[name]
 		if len(values) > 1 {
 			return nil

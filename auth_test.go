@@ -261,6 +261,13 @@ func TestAuthModes(t *testing.T) {
 				t.Errorf("%s went upstream as %v", header, got)
 			}
 		}
+		for path, want := range map[string]string{"POST /v1/chat/completions": "a", "POST /v1/messages": "b", "GET /v1beta/models": "c"} { // C-2
+			method, path, _ := strings.Cut(path, " ")
+			g.keyless(method, path, "Authorization: Bearer a", "x-api-key: b", "x-goog-api-key: c")
+			if got := g.last().Header.Get("Authorization"); got != "Bearer "+want {
+				t.Errorf("with three keys, %s sends %q, want %q", path, got, want)
+			}
+		}
 		if status, _ := g.keyless("POST", "/v1/chat/completions"); status != "401" {
 			t.Errorf("no key = %s", status)
 		}

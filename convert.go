@@ -99,6 +99,8 @@ type exchange struct {
 	signed       bool // the upstream has sent thought signatures, and wants them back
 	native       bool // the upstream speaks the client's dialect itself
 
+	instead func(status int) any // what the client gets in the place of such an error of the upstream's; nil for the error
+
 	upstreamStatus int
 	firstByte      time.Duration // from the start to the first byte of the upstream's stream, else to its headers; 0 = none came
 	bytesIn        int64

@@ -118,6 +118,68 @@ func TestNativeStoredResponses(t *testing.T) {
 	}
 }
 
+// An upstream that speaks a dialect and can't count in it is not asked again for
+// a while; the estimate is the answer (AC-21).
+func TestNativeCountsElsewhere(t *testing.T) {
+	const claude, resp, gem = `{"model":"m","messages":[{"role":"user","content":"hello world"}]}`, `{"model":"m","input":"hello world"}`, `{"contents":[{"parts":[{"text":"hello world"}]}]}`
+	for _, tt := range []struct{ path, body, want string }{
+		{"/v1/messages/count_tokens", claude, `{"input_tokens":8}`},
+		{"/v1/responses/input_tokens", resp, `{"object":"response.input_tokens","input_tokens":8}`},
+		{"/v1beta/models/m:countTokens", gem, `{"totalTokens":8`},
+	} {
+		for _, status := range []int{404, 405, 501} {
+			g := newGateway(t, answerJSON(status, `{"detail":"Not Found"}`), speaks("messages", "responses", "gemini"))
+			for range 2 {
+				res, got := g.post(tt.path, tt.body)
+				if res.StatusCode != 200 || !strings.HasPrefix(got, tt.want) {
+					t.Fatalf("%s, %d: %d %s, want %s", tt.path, status, res.StatusCode, got, tt.want)
+				}
+				wantHeader(t, res, "X-APIProxy-Token-Count", "estimate")
+			}
+			if n := len(g.upstream.all()); n != 1 {
+				t.Errorf("%s: the upstream was asked %d times, want once", tt.path, n)
+			}
+			g.post(tt.path, strings.NewReplacer(`"m"`, `"n"`).Replace(tt.body))
+			if n := len(g.upstream.all()); n != 2 && !strings.Contains(tt.path, "beta") {
+				t.Errorf("%s: for another model the upstream was asked %d times in all, want twice", tt.path, n)
+			}
+		}
+		g := newGateway(t, answerJSON(429, `{"error":{"message":"slow down"}}`), speaks("messages", "responses", "gemini"))
+		if res, got := g.post(tt.path, tt.body); res.StatusCode != 429 {
+			t.Errorf("%s, 429: %d %s", tt.path, res.StatusCode, got)
+		}
+	}
+	// What can't be estimated is the upstream's to refuse.
+	g := newGateway(t, answerJSON(404, `{"error":{"message":"no such response"}}`), speaks("responses"))
+	for range 2 {
+		if res, got := g.post("/v1/responses/input_tokens", `{"model":"m","input":"hi","previous_response_id":"resp_1"}`); res.StatusCode != 404 || !strings.Contains(got, "no such response") {
+			t.Errorf("a stored conversation: %d %s", res.StatusCode, got)
+		}
+	}
+}
+
+// What else stands under /v1/messages goes to the upstream, with its key where
+// the dialect has it.
+func TestNativeUnderMessages(t *testing.T) {
+	for _, native := range []bool{true, false} {
+		dialects := []string{"messages"}
+		if !native {
+			dialects = nil
+		}
+		g := newGateway(t, answerJSON(200, `{"id":"b"}`), speaks(dialects...))
+		for _, tt := range [][3]string{{"POST", "/v1/messages/batches", `{"requests": []}`}, {"GET", "/v1/messages/batches/b/results", ""}} {
+			res := g.do(tt[0], tt[1], tt[2])
+			seen := g.last()
+			if got := readAll(t, res); res.StatusCode != 200 || got != `{"id":"b"}` || seen.URL.Path != tt[1] || seen.Body != tt[2] {
+				t.Errorf("%s %s: %d %s, sent to %s: %s", tt[0], tt[1], res.StatusCode, got, seen.URL, seen.Body)
+			}
+			if key, bearer := seen.Header.Get("X-Api-Key"), seen.Header.Get("Authorization"); (key == testUpstream) != native || (bearer == "") != native {
+				t.Errorf("native %t: x-api-key %q, authorization %q", native, key, bearer)
+			}
+		}
+	}
+}
+
 func TestNativeStreams(t *testing.T) {
 	stream := []string{": hello\r\n\r\n", "event: odd\r\ndata: {\"type\":\"odd\"}\r\n\r\n", "event: error\ndata: {\"type\":\"error\",\"error\":{}}\n\n"}
 	for _, path := range []string{"/v1/messages", "/v1/responses", "/v1beta/models/m:streamGenerateContent?alt=sse"} {

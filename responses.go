@@ -223,10 +223,22 @@ func decodeResponses(x *exchange, body []byte) (*chatRequest, error) {
 		return nil, typeError(err)
 	}
 	if b.Model == "" && x.dialect != &openai { // on the chat path the upstream judges
-		e := badRequest("model", "Missing required parameter: 'model'.")
-		e.Code = "missing_required_parameter"
-		return nil, e
+		return nil, missing("model")
 	}
+	return b.decode(x, body)
+}
+
+// decodeResponsesCount is decodeResponses for a request whose tokens are counted,
+// which need not name a model.
+func decodeResponsesCount(x *exchange, body []byte) (*chatRequest, error) {
+	var b responsesBody
+	if err := json.Unmarshal(body, &b); err != nil {
+		return nil, typeError(err)
+	}
+	return b.decode(x, body)
+}
+
+func (b *responsesBody) decode(x *exchange, body []byte) (*chatRequest, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}

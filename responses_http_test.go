@@ -273,6 +273,9 @@ func TestResponsesHTTPOtherRoutes(t *testing.T) {
 	if alone < 1 || chained < alone+50 {
 		t.Errorf("%d tokens alone and %d after a long turn", alone, chained)
 	}
+	if unnamed := count(`{"input":"two"}`); unnamed != alone {
+		t.Errorf("D-6: %d tokens without a model, want %d", unnamed, alone)
+	}
 	if len(g.upstream.all()) != sent {
 		t.Error("counting went upstream")
 	}

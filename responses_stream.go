@@ -183,7 +183,7 @@ func (s *responsesStream) call(dst []byte, c *callDelta) []byte {
 	s.space, s.logprobs, s.called = "", nil, true
 	if !s.r.mayCall(c.Name) {
 		it.kind = itemSuppressed
-		s.x.drop("output.tool_call")
+		s.x.drop(droppedCall)
 		return dst
 	}
 	it.tool, it.callID = s.r.toolOf(s.x, c.Name), c.ID

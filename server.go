@@ -33,6 +33,7 @@ type server struct {
 
 	replays     *replays
 	calibration calibration
+	lacks       lacks
 
 	started  time.Time
 	draining atomic.Bool
@@ -96,7 +97,7 @@ func (s *server) routes() {
 		{"POST", "/v1/messages", s.handleMessages},
 		{"POST", "/v1/messages/count_tokens", s.handleCountTokens},
 		{"POST", "/v1/responses", s.handleResponses},
-		{"POST", "/v1/responses/input_tokens", s.storedHere(s.handleInputTokens)},
+		{"POST", "/v1/responses/input_tokens", s.handleInputTokens},
 		{"POST", "/v1/responses/compact", s.storedHere(s.handleCompactResponse)},
 		{"GET", "/v1/responses/{id}", s.storedHere(s.handleGetResponse)},
 		{"DELETE", "/v1/responses/{id}", s.storedHere(s.handleDeleteResponse)},
@@ -106,6 +107,7 @@ func (s *server) routes() {
 		{"DELETE", "/context/{session_id...}", s.handleDeleteContext},
 	})
 	s.mux.HandleFunc("/v1/{path...}", s.authed(s.handleForward))
+	s.mux.HandleFunc("/v1/messages/{path...}", s.authed(s.handleUnderMessages))
 	// Named, or the mux would redirect them to themselves with a slash.
 	for _, path := range []string{"/v1", "/context", "/"} {
 		s.mux.HandleFunc(path, s.authed(handleUnknown))

@@ -16,6 +16,10 @@ import (
 // quirk is the upstream's setting of a named peculiarity (dialects E.6).
 func (x *exchange) quirk(name string) string { return x.cfg.quirk(name) }
 
+// droppedCall notes a call, or a part of one, that the model has made and the
+// client was not given.
+const droppedCall = "output.tool_call"
+
 // Bounds of the list of fields in a header.
 const (
 	maxDropped     = 64

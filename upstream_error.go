@@ -205,6 +205,11 @@ func (s *server) upstreamError(x *exchange, res *http.Response) error {
 	if err != nil && x.clientGone() {
 		return err
 	}
+	if x.instead != nil {
+		if answer := x.instead(res.StatusCode); answer != nil {
+			return answerInstead(res, answer)
+		}
+	}
 	e, asIs := s.classify(res, body)
 	if x.native {
 		asIs = e.Code != "upstream_auth" && checkJSON(bytes.TrimSpace(body)) == nil
@@ -220,6 +225,21 @@ func (s *server) upstreamError(x *exchange, res *http.Response) error {
 	setBody(res, body)
 	addRetryAfter(res.Header, res.StatusCode)
 	e.sayRetry(res.Header)
+	return nil
+}
+
+// answerInstead makes an answer of an error: the estimate of what the upstream
+// does not count.
+func answerInstead(res *http.Response, answer any) error {
+	body, err := marshal(answer)
+	if err != nil {
+		return err
+	}
+	res.Body.Close()
+	res.StatusCode, res.Status = http.StatusOK, ""
+	res.Header.Set("Content-Type", "application/json")
+	res.Header.Set("X-APIProxy-Token-Count", "estimate")
+	setBody(res, body)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 )
 
 // The vendors' own paths. There the path says what dialect the body is in, and
@@ -72,37 +74,63 @@ func (s *server) converted(from source) http.HandlerFunc {
 // handleMessages serves POST /v1/messages.
 func (s *server) handleMessages(w http.ResponseWriter, r *http.Request) {
 	if s.native("messages") {
-		s.serveNative(w, r, "messages", s.nativePath(r, "/messages"))
+		s.serveNative(w, r, s.nativePath(r, "/messages"))
 		return
 	}
 	s.converted(sourceAnthropic)(w, r)
 }
 
+// handleUnderMessages serves what else there is under /v1/messages, such as
+// batches. It is the upstream's own; one that speaks Messages looks for its key
+// where that dialect has it.
+func (s *server) handleUnderMessages(w http.ResponseWriter, r *http.Request) {
+	if x := exchangeOf(r); s.native("messages") {
+		x.native, x.source = true, "messages"
+	}
+	s.handleForward(w, r)
+}
+
 // handleCountTokens serves POST /v1/messages/count_tokens.
 func (s *server) handleCountTokens(w http.ResponseWriter, r *http.Request) {
 	if s.native("messages") {
-		s.serveNative(w, r, "messages", s.nativePath(r, "/messages/count_tokens"))
+		s.countNative(w, r, "messages", s.nativePath(r, "/messages/count_tokens"), anthropicCount)
 		return
 	}
-	s.count(w, r, decodeAnthropic, func(n int64) any {
-		return struct {
-			InputTokens int64 `json:"input_tokens"`
-		}{n}
-	})
+	s.count(w, r, anthropicCount)
 }
 
 // handleInputTokens serves POST /v1/responses/input_tokens.
 func (s *server) handleInputTokens(w http.ResponseWriter, r *http.Request) {
-	s.count(w, r, decodeResponses, func(n int64) any {
+	if s.native("responses") {
+		s.countNative(w, r, "responses", s.nativePath(r, "/responses/input_tokens"), responsesCount)
+		return
+	}
+	s.count(w, r, responsesCount)
+}
+
+// A counting is how a dialect asks for the tokens of a prompt, and is answered.
+type counting struct {
+	decode func(x *exchange, body []byte) (*chatRequest, error)
+	view   func(n int64) any
+}
+
+var (
+	anthropicCount = counting{decodeAnthropic, func(n int64) any {
+		return struct {
+			InputTokens int64 `json:"input_tokens"`
+		}{n}
+	}}
+	responsesCount = counting{decodeResponsesCount, func(n int64) any {
 		return struct {
 			Object      string `json:"object"`
 			InputTokens int64  `json:"input_tokens"`
 		}{"response.input_tokens", n}
-	})
-}
+	}}
+	geminiCounting = counting{decodeGeminiCount, geminiCount}
+)
 
 // count answers with the estimated tokens of a request's prompt.
-func (s *server) count(w http.ResponseWriter, r *http.Request, decode func(*exchange, []byte) (*chatRequest, error), view func(n int64) any) {
+func (s *server) count(w http.ResponseWriter, r *http.Request, c counting) {
 	x := exchangeOf(r)
 	body, _, err := s.readVendorBody(w, r)
 	if err == nil && x.dialect == &responses {
@@ -112,7 +140,7 @@ func (s *server) count(w http.ResponseWriter, r *http.Request, decode func(*exch
 		writeError(w, x, err)
 		return
 	}
-	q, err := decode(x, body)
+	q, err := c.decode(x, body)
 	if err != nil {
 		writeError(w, x, err)
 		return
@@ -123,7 +151,70 @@ func (s *server) count(w http.ResponseWriter, r *http.Request, decode func(*exch
 		n, kind = s.calibration.correct(q.Model, q.promptTokens()), "estimate"
 	}
 	w.Header().Set("X-APIProxy-Token-Count", kind)
-	writeJSON(w, http.StatusOK, view(n))
+	writeJSON(w, http.StatusOK, c.view(n))
+}
+
+// countNative has the upstream count, if it speaks the dialect itself. Some that
+// do can't count: then the estimate is the answer, since clients that ask for
+// counts do so all the time, and a refusal says nothing of the model.
+func (s *server) countNative(w http.ResponseWriter, r *http.Request, name string, to *url.URL, c counting) {
+	x := exchangeOf(r)
+	body, p, err := s.readVendorBody(w, r)
+	if err != nil {
+		writeError(w, x, err)
+		return
+	}
+	estimate := func() any {
+		q, err := c.decode(x, body)
+		if err != nil {
+			return nil // the upstream says what is wrong with it
+		}
+		return c.view(s.calibration.correct(q.Model, q.promptTokens()))
+	}
+	counts := name + ":" + text(p.value(body, fieldModel))
+	if s.lacks.has(counts) {
+		if answer := estimate(); answer != nil {
+			w.Header().Set("X-APIProxy-Token-Count", "estimate")
+			writeJSON(w, http.StatusOK, answer)
+			return
+		}
+	}
+	x.instead = func(status int) any {
+		switch status {
+		case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+			s.lacks.note(counts)
+			return estimate()
+		}
+		return nil
+	}
+	s.sendNative(w, r, to, body, &p)
+}
+
+// lacks remembers for a while what the upstream was found to lack, so that it is
+// not asked again and again.
+type lacks struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+const (
+	lacksFor = 10 * time.Minute
+	maxLacks = 1000
+)
+
+func (l *lacks) note(what string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.until) >= maxLacks || l.until == nil {
+		l.until = map[string]time.Time{}
+	}
+	l.until[what] = time.Now().Add(lacksFor)
+}
+
+func (l *lacks) has(what string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Now().Before(l.until[what])
 }
 
 // handleGemini serves POST …/models/{model}:{verb}.
@@ -132,8 +223,13 @@ func (s *server) handleGemini(w http.ResponseWriter, r *http.Request) {
 	_, rest, _ := strings.Cut(r.URL.EscapedPath(), "/models/")
 	model, verb, ok := cutGeminiCall(rest)
 	x.model = model
+	if ok && s.native("gemini") && verb == "countTokens" {
+		x.gemini = &geminiRequest{}
+		s.countNative(w, r, "gemini", s.nativeGemini(r, model, verb), geminiCounting)
+		return
+	}
 	if ok && s.native("gemini") {
-		s.serveNative(w, r, "gemini", s.nativeGemini(r, model, verb))
+		s.serveNative(w, r, s.nativeGemini(r, model, verb))
 		return
 	}
 	switch {
@@ -143,7 +239,7 @@ func (s *server) handleGemini(w http.ResponseWriter, r *http.Request) {
 		x.gemini = &geminiRequest{Stream: true, SSE: r.URL.Query().Get("alt") == "sse"}
 	case ok && verb == "countTokens":
 		x.gemini = &geminiRequest{}
-		s.count(w, r, decodeGeminiCount, geminiCount)
+		s.count(w, r, geminiCounting)
 		return
 	default:
 		writeError(w, x, &apiError{Status: http.StatusNotFound, Type: "invalid_request_error", Code: "unknown_method", NoRetry: true,
@@ -159,7 +255,7 @@ func (s *server) storedHere(handle http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch native := s.native("responses"); {
 		case native && r.PathValue("id") == "": // the body is a request, with a model
-			s.serveNative(w, r, "responses", s.nativePath(r, strings.TrimPrefix(r.URL.EscapedPath(), "/v1")))
+			s.serveNative(w, r, s.nativePath(r, strings.TrimPrefix(r.URL.EscapedPath(), "/v1")))
 		case native:
 			exchangeOf(r).native = true
 			s.handleForward(w, r)
@@ -172,7 +268,7 @@ func (s *server) storedHere(handle http.HandlerFunc) http.HandlerFunc {
 // handleResponses serves POST /v1/responses.
 func (s *server) handleResponses(w http.ResponseWriter, r *http.Request) {
 	if s.native("responses") {
-		s.serveNative(w, r, "responses", s.nativePath(r, "/responses"))
+		s.serveNative(w, r, s.nativePath(r, "/responses"))
 		return
 	}
 	s.converted(sourceResponses)(w, r)
@@ -183,19 +279,23 @@ var nativeKeys = map[string]string{anthropic.name: "X-Api-Key", gemini.name: "X-
 
 // serveNative passes a dialect that the upstream speaks itself through, byte for
 // byte but for the model's alias.
-func (s *server) serveNative(w http.ResponseWriter, r *http.Request, name string, to *url.URL) {
-	x := exchangeOf(r)
-	x.native, x.source = true, x.dialect.name
+func (s *server) serveNative(w http.ResponseWriter, r *http.Request, to *url.URL) {
 	body, p, err := s.readVendorBody(w, r)
 	if err != nil {
-		writeError(w, x, err)
+		writeError(w, exchangeOf(r), err)
 		return
 	}
+	s.sendNative(w, r, to, body, &p)
+}
+
+func (s *server) sendNative(w http.ResponseWriter, r *http.Request, to *url.URL, body []byte, p *peeked) {
+	x := exchangeOf(r)
+	x.native, x.source = true, x.dialect.name
 	x.stream = string(p.value(body, fieldStream)) == "true"
 	var edits []edit
 	if model := text(p.value(body, fieldModel)); model != "" {
 		x.model = model
-		edits = s.aliasEdit(model, &p)
+		edits = s.aliasEdit(model, p)
 	}
 	x.spliceChat(body, edits, nil, 0)
 	w.Header().Set("X-APIProxy-Fidelity", string(x.fidelity))
