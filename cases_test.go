@@ -590,6 +590,7 @@ func TestCase38Compliance(t *testing.T) {
 		"tools":         `{"model":"m","input":"hi",` + tool + `}`,
 		"tools, stream": `{"model":"m","stream":true,"input":"hi",` + tool + `}`,
 		"picture":       `{"model":"m","input":[{"type":"message","role":"user","content":[{"type":"input_text","text":"x"},{"type":"input_image","image_url":"data:image/png;base64,AA=="}]}]}`,
+		"file":          `{"model":"m","input":[{"type":"message","role":"user","content":[{"type":"input_text","text":"x"},{"type":"input_file","filename":"a.pdf","file_data":"data:application/pdf;base64,JVBE"}]}]}`,
 		"turns":         `{"model":"m","input":[{"type":"message","role":"user","content":"a"},{"type":"message","role":"assistant","content":"b"},{"type":"message","role":"user","content":"c"}]}`,
 	} {
 		for range 2 {

@@ -47,6 +47,7 @@ func TestResponsesItems(t *testing.T) {
 		{"D-42 single_system", `[{"role":"user","content":"a"},{"role":"system","content":"b"}]`, `{"role":"user","content":"a"},{"role":"user","content":"<system>b</system>"}`, "single_system:on", ""},
 		{"D-43", `[{"role":"user","content":"a"},{"type":"message","id":"msg_1","status":"completed","phase":"final","role":"assistant","content":[{"type":"output_text","text":"b","annotations":[],"logprobs":[]},{"type":"text","text":"c"},{"type":"refusal","refusal":"d"}]}]`,
 			`{"role":"user","content":"a"},{"role":"assistant","content":"bcd"}`, "", ""},
+		{"D-43 parts that are written carelessly", `[{"role":"user","content":["a",{"type":"text","text":"b"}]},{"role":"assistant","content":[{"type":"input_text","text":"c"},{"text":"d"}]},{"role":"assistant","content":null}]`, `{"role":"user","content":"a\n\nb"},{"role":"assistant","content":"cd"}`, "", ""},
 		{"D-43 string", `[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]`, `{"role":"user","content":"a"},{"role":"assistant","content":"b"}`, "", ""},
 		{"D-43 empty", `[{"role":"assistant","content":[]},{"role":"user","content":"a"}]`, `{"role":"assistant","content":""},{"role":"user","content":"a"}`, "", ""},
 		{"D-43 other part", `[{"role":"assistant","content":[{"type":"output_image"},{"type":"output_text","text":"b"}]},{"role":"user","content":"a"}]`,
@@ -75,6 +76,10 @@ func TestResponsesItems(t *testing.T) {
 		{"D-53", result(`{"type":"custom_tool_call","call_id":"c1","name":"patch","input":"a\"\\\n<"}`, "c1"), called("c1", "patch", `{"input":"a\"\\\n<"}`), "", ""},
 		name("D-54", answered(`{"type":"custom_tool_call_output","call_id":"c1","output":"1"}`, "1")),
 		{"D-55", result(`{"type":"local_shell_call","id":"lsh_1","call_id":"c1","status":"completed","action":{"type":"exec","command":["ls"],"env":{}}}`, "c1"), called("c1", "local_shell", `{"command":["ls"],"env":{}}`), "", ""},
+		{"D-56 of two calls", `[{"type":"local_shell_call","id":"lsh_1","call_id":"c1","action":{}},{"type":"local_shell_call","id":"lsh_2","call_id":"c2","action":{}},{"type":"local_shell_call_output","id":"c1","output":"1"},{"type":"local_shell_call_output","id":"lsh_2","output":"2"}]`,
+			`{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"local_shell","arguments":"{}"}},{"id":"c2","type":"function","function":{"name":"local_shell","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c1","content":"1"},{"role":"tool","tool_call_id":"c2","content":"2"}`, "", ""},
+		name("D-52 empty text beside a picture", inputTest{input: `[{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c1","output":[{"type":"input_text","text":""},{"type":"input_image","image_url":"u"}]}]`,
+			want: `{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c1","content":"[image]"},{"role":"user","content":[{"type":"text","text":"Attachment of tool call c1:"},{"type":"image_url","image_url":{"url":"u"}}]}`}),
 		name("D-56 by call", answered(`{"type":"local_shell_call_output","id":"c1","output":"1"}`, "1")),
 		name("D-56 by item", answered(`{"type":"local_shell_call_output","id":"fc_9","output":"1"}`, "1")),
 		{"D-57", result(`{"type":"shell_call","call_id":"c1","action":{"commands":["ls"],"timeout_ms":5}}`, "c1"), called("c1", "shell", `{"commands":["ls"],"timeout_ms":5}`), "", ""},
@@ -92,16 +97,43 @@ func TestResponsesItems(t *testing.T) {
 			`{"role":"assistant","content":"b"},{"role":"user","content":"a"}`, "", ""},
 		{"D-61", `[{"role":"user","content":"a"},{"type":"web_search_call","id":"ws_1"},{"type":"mcp_call","id":"m"},{"type":"computer_call_output","call_id":"c"},{"type":"tool_search_call","id":"t"}]`, `{"role":"user","content":"a"}`, "",
 			"input.web_search_call,input.mcp_call,input.computer_call_output,input.tool_search_call"},
+		{"D-61 the others", `[{"role":"user","content":"a"},{"type":"file_search_call","id":"1"},{"type":"code_interpreter_call","id":"2"},{"type":"image_generation_call","id":"3"},{"type":"compaction","encrypted_content":"x"},{"type":"compaction_trigger"},{"type":"program","id":"4"},{"type":"program_output","id":"5"},{"type":"mcp_approval_request","id":"6"},{"type":"computer_call","id":"7"}]`, `{"role":"user","content":"a"}`, "",
+			"input.file_search_call,input.code_interpreter_call,input.image_generation_call,input.compaction,input.compaction_trigger,input.program,input.program_output,input.mcp_approval_request,input.computer_call"},
 		{"D-63 vendor", `[{"role":"user","content":"a"},{"type":"acme:thing","x":1}]`, `{"role":"user","content":"a"}`, "", "input.acme:thing"},
 		{"D-65g replay", result(`{"type":"tool_search_call","call_id":"c1","execution":"client","arguments":{"q":"x"}}`, "c1"), called("c1", "tool_search", `{"q":"x"}`), "", ""},
 		{"A-22", `[{"role":"user","content":[{"type":"input_text","text":"a"},{"type":"text","text":"b"}]}]`, `{"role":"user","content":"a\n\nb"}`, "", ""},
 		{"A-23 H-4", `[{"role":"model","content":[{"type":"text","text":"x"}]}]`, `{"role":"assistant","content":"x"}`, "", ""},
 		{"A-24", `[{"type":"text","text":"a"},{"type":"input_image","image_url":"data:x"}]`, `{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:x"}}]}`, "", ""},
+		{"A-24 of every type", `[{"type":"output_text","text":"a"},{"type":"image_url","image_url":"u"},{"type":"input_file","filename":"n","file_data":"data:application/pdf;base64,AA=="},{"type":"input_audio","input_audio":{"data":"AA==","format":"wav"}}]`,
+			`{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"u"}},{"type":"file","file":{"filename":"n","file_data":"data:application/pdf;base64,AA=="}},{"type":"input_audio","input_audio":{"data":"AA==","format":"wav"}}]}`, "", ""},
 		{"A-24 then a turn", `[{"type":"text","text":"a"},{"role":"assistant","content":"b"},{"type":"text","text":"c"}]`, `{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}`, "", ""},
 		{"A-25", `[{"type":"user_input","content":[{"type":"text","text":"a"}]},{"type":"model_output","content":[{"type":"text","text":"b"}]}]`, `{"role":"user","content":"a"},{"role":"assistant","content":"b"}`, "", ""},
 		{"A-26", `[{"role":"user","parts":[{"text":"a"}]},{"role":"model","parts":[{"text":"b"}]},{"role":"user","content":"c"}]`, `{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}`, "", ""},
 	} {
 		t.Run(tt.name, tt.run)
+	}
+}
+
+// A search for tools that the client has run brings the tools (D-62, D-65g); one
+// that OpenAI has run is history of a hosted tool.
+func TestResponsesToolSearch(t *testing.T) {
+	const call = `{"type":"tool_search_call","call_id":"c1","execution":"client","arguments":{"q":"x"}}`
+	for _, tt := range []struct{ name, output, want, tools, dropped string }{
+		{"found", `{"type":"tool_search_output","call_id":"c1","execution":"client","tools":[{"type":"function","name":"f"},{"type":"function","name":"g"}]}`,
+			"Found tools: f, g", `,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{}}}},{"type":"function","function":{"name":"g","parameters":{"type":"object","properties":{}}}}]`, ""},
+		{"found nothing", `{"type":"tool_search_output","call_id":"c1","execution":"client","tools":[]}`, "Found no tools.", "", ""},
+		{"no list", `{"type":"tool_search_output","call_id":"c1","execution":"client"}`, "Found no tools.", "", ""},
+		{"hosted", `{"type":"tool_search_output","call_id":"c1","execution":"server","tools":[{"type":"function","name":"f"}]}`, "[no output]", "", "input.tool_search_output"},
+		{"of no call", `{"type":"tool_search_output","execution":"client","tools":[{"type":"function","name":"f"}]}`, "[no output]", "", "input.tool_search_output"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x := responsesExchange(nil)
+			got := upstreamBody(t, x, `{"model":"m","input":[`+call+`,`+tt.output+`]}`)
+			want := `{"model":"m","messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"tool_search","arguments":"{\"q\":\"x\"}"}}]},{"role":"tool","tool_call_id":"c1","content":"` + tt.want + `"}]` + tt.tools + `}`
+			if got != want || strings.Join(x.dropped, ",") != tt.dropped {
+				t.Errorf("request\n = %s\nwant %s\ndropped %q, want %q", got, want, x.dropped, tt.dropped)
+			}
+		})
 	}
 }
 
@@ -125,6 +157,7 @@ func TestResponsesItemsRefuses(t *testing.T) {
 		{"call without id", `[{"type":"function_call","name":"f","arguments":"{}"}]`, "input[0].call_id", "missing_required_parameter"},
 		{"call without name", `[{"type":"function_call","call_id":"c","arguments":"{}"}]`, "input[0].name", "missing_required_parameter"},
 		{"output without id", `[{"type":"function_call_output","output":"x"}]`, "input[0].call_id", "missing_required_parameter"},
+		{"tools of no list", `[{"type":"additional_tools","tools":{}}]`, "input[0].tools", "invalid_type"},
 		{"output type", `[{"type":"function_call_output","call_id":"c","output":5}]`, "input[0].output", "invalid_type"},
 		{"custom input", `[{"type":"custom_tool_call","call_id":"c","name":"f","input":{}}]`, "input[0].input", "invalid_type"},
 		{"shell output", `[{"type":"shell_call_output","call_id":"c","output":[{"stdout":5}]}]`, "input[0].output[0].stdout", "invalid_type"},

@@ -275,8 +275,11 @@ func (s *responsesStream) appendUsage(dst []byte, o objectState) []byte {
 	if !o.usage || o.err != nil && !u.Known {
 		return append(dst, "null"...)
 	}
+	if u.Prompt == 0 {
+		u.Prompt = s.x.estimate
+	}
 	if !u.Known {
-		u.Prompt, u.Completion = s.x.estimate, s.estimate()
+		u.Completion = s.estimate()
 	}
 	dst = strconv.AppendInt(append(dst, `{"input_tokens":`...), u.Prompt, 10)
 	dst = strconv.AppendInt(append(dst, `,"input_tokens_details":{"cached_tokens":`...), u.Cached, 10)

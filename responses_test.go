@@ -201,6 +201,8 @@ func TestDecodeResponsesOnChatPath(t *testing.T) {
 		{"chat's members", `{"model":"m","input":"hi","max_tokens":5,"stop":["x"],"n":2,"seed":12345678901234567890}`,
 			`{"model":"m",` + userHi + `,"max_tokens":5,"stop":["x"],"n":2,"seed":12345678901234567890}`},
 		{"its own win", `{"model":"m","input":"hi","max_tokens":5,"max_output_tokens":6}`, `{"model":"m",` + userHi + `,"max_tokens":6}`},
+		{"its own other names win", `{"model":"m","input":"hi","max_completion_tokens":5,"max_output_tokens":6,"reasoning_effort":"low","reasoning":{"effort":"high"},"verbosity":"low","response_format":{"type":"text"},"text":{"verbosity":"high","format":{"type":"json_object"}},"logprobs":false,"top_logprobs":2,"n":null}`,
+			`{"model":"m",` + userHi + `,"logprobs":true,"top_logprobs":2,"reasoning_effort":"high","verbosity":"high","max_tokens":6,"response_format":{"type":"json_object"}}`},
 		{"A-41 without usage", `{"model":"m","input":"hi","stream":true}`, `{"model":"m",` + userHi + `,"stream":true}`},
 		{"A-41 with usage", `{"model":"m","input":"hi","stream":true,"stream_options":{"include_usage":true}}`,
 			`{"model":"m",` + userHi + `,"stream":true,"stream_options":{"include_usage":true}}`},
@@ -367,6 +369,8 @@ func TestResponsesUsage(t *testing.T) {
 	for _, tt := range []struct{ name, usage, want string }{
 		{"H-26 cached inside", `{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":2},"completion_tokens_details":{"reasoning_tokens":3}}`,
 			`{"input_tokens":10,"input_tokens_details":{"cached_tokens":4,"cache_write_tokens":2},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":3},"total_tokens":15}`},
+		{"E-43 prompt_tokens 0", `{"prompt_tokens":0,"completion_tokens":5}`,
+			`{"input_tokens":7,"input_tokens_details":{"cached_tokens":0,"cache_write_tokens":0},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":12}`},
 		{"E-43 estimated", `null`,
 			`{"input_tokens":7,"input_tokens_details":{"cached_tokens":0,"cache_write_tokens":0},"output_tokens":1,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":8}`},
 	} {
@@ -461,6 +465,10 @@ func TestResponseErrorCode(t *testing.T) {
 		{apiError{Status: 429, Type: "rate_limit_error"}, "rate_limit_exceeded"},
 		{apiError{Status: 429, Code: "insufficient_quota"}, "insufficient_quota"},
 		{apiError{Status: 402}, "insufficient_quota"},
+		{apiError{Status: 429, Type: "insufficient_quota"}, "insufficient_quota"},
+		{apiError{Status: 502, Code: "rate_limit_exceeded"}, "rate_limit_exceeded"},
+		{apiError{Status: 500, Code: "server_is_overloaded"}, "server_is_overloaded"},
+		{apiError{Status: 500, Code: "invalid_prompt"}, "invalid_prompt"},
 		{apiError{Status: 503}, "server_is_overloaded"},
 		{apiError{Status: 400, Code: "content_filter"}, "invalid_prompt"},
 		{apiError{Status: 404, Code: "model_not_found"}, "invalid_prompt"},

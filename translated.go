@@ -109,7 +109,7 @@ func (s *server) translateAnswer(x *exchange, res *http.Response, body []byte) e
 	if stored := s.recordMessage(x, &c.Choices[0], false); stored != "" {
 		res.Header.Set("X-Session-Store", string(stored))
 	}
-	if !c.Usage.Known {
+	if !c.Usage.Known || c.Usage.Prompt == 0 {
 		res.Header.Set("X-APIProxy-Usage", "estimate")
 	}
 	if x.stream {

@@ -72,11 +72,13 @@ func TestStreamForWhole(t *testing.T) {
 // Usage that the upstream does not tell is a guess, and the answer says so
 // (E-43).
 func TestUsageIsEstimated(t *testing.T) {
-	g := newGateway(t, answerJSON(200, `{"id":"c1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"A few words"},"finish_reason":"stop"}]}`))
-	for path, body := range map[string]string{messagesPath: anthropicHi, geminiPath: geminiHi, responsesPath: responsesHi} {
-		res, got := g.post(path, body)
-		if res.Header.Get("X-APIProxy-Usage") != "estimate" || strings.Contains(got, `"input_tokens":0`) || strings.Contains(got, `"promptTokenCount":0`) {
-			t.Errorf("%s: %v %s", path, res.Header, got)
+	for _, usage := range []string{``, `,"usage":null`, `,"usage":{}`, `,"usage":{"prompt_tokens":0,"completion_tokens":3,"total_tokens":3}`} {
+		g := newGateway(t, answerJSON(200, `{"id":"c1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"A few words"},"finish_reason":"stop"}]`+usage+`}`))
+		for path, body := range map[string]string{messagesPath: anthropicHi, geminiPath: geminiHi, responsesPath: responsesHi} {
+			res, got := g.post(path, body)
+			if res.Header.Get("X-APIProxy-Usage") != "estimate" || strings.Contains(got, `"input_tokens":0`) || strings.Contains(got, `"promptTokenCount":0`) {
+				t.Errorf("%s, %s: %v %s", path, usage, res.Header, got)
+			}
 		}
 	}
 }
