@@ -254,6 +254,21 @@ func TestResponsesHTTPInputItems(t *testing.T) {
 	}
 }
 
+// D-60: an item that is only named counts as what was stored, reasoning with it.
+func TestResponsesHTTPReferences(t *testing.T) {
+	g := newGateway(t, messageAnswer(`{"role":"assistant","content":"b","reasoning_content":"hm"}`, "stop"))
+	one := g.respond(`{"model":"m","input":"a"}`)
+	refer := func(n string) string {
+		return `{"type":"item_reference","id":` + at(t, one, "output."+n+".id") + `}`
+	}
+	body := `{"model":"m","input":[{"role":"user","content":"a"},` + refer("0") + `,` + refer("1") + `,{"role":"user","content":"c"}]}`
+	g.respond(body)
+	if got, want := g.sent("messages"), `[{"role":"user","content":"a"},{"role":"assistant","content":"b","reasoning_content":"hm"},{"role":"user","content":"c"}]`; got != want {
+		t.Errorf("sent %s, want %s", got, want)
+	}
+	g.refused("POST", "/v1/responses", body, 400, "", "Authorization: Bearer "+otherKey)
+}
+
 // D-5, D-6.
 func TestResponsesHTTPOtherRoutes(t *testing.T) {
 	g := newGateway(t, talkUpstream)

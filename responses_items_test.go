@@ -93,6 +93,22 @@ func TestResponsesItems(t *testing.T) {
 			`{"role":"assistant","content":"b"},{"role":"user","content":"a"}`, "", ""},
 		{"E-24 thoughts in the text", `[{"type":"reasoning","summary":[{"type":"summary_text","text":"hm"}],"encrypted_content":"apx1.t."},{"role":"assistant","content":"b"},{"role":"user","content":"a"}]`,
 			`{"role":"assistant","content":"b"},{"role":"user","content":"a"}`, "", ""},
+		{"D-59 twice in a message, reasoning", `[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.r.YQ"},{"role":"assistant","content":"x"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.r.Yg"},{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c1","output":"ok"}]`,
+			`{"role":"user","content":"q"},{"role":"assistant","content":"x","reasoning":"ab","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c1","content":"ok"}`, "", ""},
+		{"D-59 twice before a message, reasoning", `[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.r.YQ"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.r.Yg"},{"role":"assistant","content":"x"}]`,
+			`{"role":"user","content":"q"},{"role":"assistant","content":"x","reasoning":"ab"}`, "", ""},
+		{"D-59 twice in a message, reasoning_content", `[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.c.YQ"},{"role":"assistant","content":"x"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.c.Yg"},{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c1","output":"ok"}]`,
+			`{"role":"user","content":"q"},{"role":"assistant","content":"x","reasoning_content":"ab","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c1","content":"ok"}`, "", ""},
+		{"D-59 twice before a message, reasoning_content", `[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.c.YQ"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.c.Yg"},{"role":"assistant","content":"x"}]`,
+			`{"role":"user","content":"q"},{"role":"assistant","content":"x","reasoning_content":"ab"}`, "", ""},
+		{"D-59 twice in a message, reasoning_details", `[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.d.W3siYSI6MX1d"},{"role":"assistant","content":"x"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.d.W3siYiI6Mn1d"},{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c1","output":"ok"}]`,
+			`{"role":"user","content":"q"},{"role":"assistant","content":"x","reasoning_details":[{"a":1},{"b":2}],"tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c1","content":"ok"}`, "", ""},
+		{"D-59 twice before a message, reasoning_details", `[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.d.W3siYSI6MX1d"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.d.W3siYiI6Mn1d"},{"role":"assistant","content":"x"}]`,
+			`{"role":"user","content":"q"},{"role":"assistant","content":"x","reasoning_details":[{"a":1},{"b":2}]}`, "", ""},
+		{"D-59 twice in a message, no details first", `[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.d.W10"},{"role":"assistant","content":"x"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.d.W3siYiI6Mn1d"},{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c1","output":"ok"}]`,
+			`{"role":"user","content":"q"},{"role":"assistant","content":"x","reasoning_details":[{"b":2}],"tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c1","content":"ok"}`, "", ""},
+		{"D-59 twice before a message, no details first", `[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.d.W10"},{"type":"reasoning","summary":[],"encrypted_content":"apx1.d.W3siYiI6Mn1d"},{"role":"assistant","content":"x"}]`,
+			`{"role":"user","content":"q"},{"role":"assistant","content":"x","reasoning_details":[{"b":2}]}`, "", ""},
 		{"D-59 none", `[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":null},{"role":"assistant","content":"b"},{"role":"user","content":"a"}]`,
 			`{"role":"assistant","content":"b"},{"role":"user","content":"a"}`, "", ""},
 		{"D-61", `[{"role":"user","content":"a"},{"type":"web_search_call","id":"ws_1"},{"type":"mcp_call","id":"m"},{"type":"computer_call_output","call_id":"c"},{"type":"tool_search_call","id":"t"}]`, `{"role":"user","content":"a"}`, "",
@@ -194,7 +210,9 @@ func TestResponsesKeptInput(t *testing.T) {
 		{"type":"message","role":"assistant","content":"b","id":"msg_own","status":"completed","phase":"final"},
 		{"role":"user","content":[ {"type":"input_text","text":"c"} ],"id":null},
 		{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"},
-		{"type":"function_call_output","call_id":"c1","output":"1"}]}`)
+		{"type":"function_call_output","call_id":"c1","output":"1"},
+		{"type":"message","role":"user","content":null,"status":""},
+		{"type":"reasoning","summary":[]}]}`)
 	id := func(prefix, n string) string { return `"id":"` + prefix + testBase + n + `"` }
 	want := []string{
 		`{"type":"message",` + id("msg_", "0001") + `,"status":"completed","role":"user","content":[{"type":"input_text","text":"a"}]}`,
@@ -202,6 +220,8 @@ func TestResponsesKeptInput(t *testing.T) {
 		`{"type":"message",` + id("msg_", "0002") + `,"status":"completed","role":"user","content":[{"type":"input_text","text":"c"}]}`,
 		`{` + id("fc_", "0003") + `,"type":"function_call","call_id":"c1","name":"f","arguments":"{}"}`,
 		`{` + id("fc_", "0004") + `,"type":"function_call_output","call_id":"c1","output":"1"}`,
+		`{` + id("msg_", "0005") + `,"status":"completed","type":"message","role":"user","content":[]}`,
+		`{` + id("rs_", "0006") + `,"type":"reasoning","summary":[]}`,
 	}
 	var got []string
 	for _, raw := range x.responses.Input {

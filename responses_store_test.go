@@ -183,6 +183,7 @@ func TestInputItemsPage(t *testing.T) {
 	}{
 		{"", "i24", "i5", 20, true},
 		{"order=asc", "i0", "i19", 20, true},
+		{"order=desc&limit=2", "i24", "i23", 2, true},
 		{"order=asc&limit=2", "i0", "i1", 2, true},
 		{"order=asc&after=i19", "i20", "i24", 5, false},
 		{"after=i5&limit=100", "i4", "i0", 5, false},

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -239,6 +240,9 @@ func (s *responsesStream) finish(dst []byte) []byte {
 	}
 	if s.space != "" && !s.called {
 		dst = s.writePart(s.openPart(dst, partOutputText), s.space)
+	}
+	if slices.ContainsFunc(s.calls, func(it *outputItem) bool { return it.kind == itemUnknown }) {
+		s.x.drop(droppedCall) // its name never came
 	}
 	late := s.lateCalls()
 	if len(s.items) == 0 && len(late) == 0 {

@@ -372,6 +372,18 @@ func streamed(t *testing.T, x *exchange, chunks ...string) []byte {
 	return s.finish(sse)
 }
 
+// A call without a name can't be given to the client, and is noted (E-17).
+func TestResponsesNamelessCall(t *testing.T) {
+	for args, want := range map[string]string{`"name":"f","arguments":"{}"`: "", `"arguments":"{}"`: droppedCall} {
+		x := responsesExchange(nil)
+		upstreamBody(t, x, `{"model":"m","input":"hi","store":false,"stream":true}`)
+		checkResponsesStream(t, streamed(t, x, `{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"a","function":{`+args+`}}]},"finish_reason":"tool_calls"}]}`))
+		if got := strings.Join(x.dropped, ","); got != want {
+			t.Errorf("%s: dropped %q, want %q", args, got, want)
+		}
+	}
+}
+
 func TestResponsesStreamExactly(t *testing.T) {
 	x := responsesExchange(nil)
 	upstreamBody(t, x, `{"model":"m","input":"hi","store":false,"stream":true}`)
@@ -470,6 +482,7 @@ func TestResponsesStreamRules(t *testing.T) {
 			"function_call:{} function_call:{}"},
 		{"H-20 line break between calls, then text", []string{delta(`"content":"a"`), call(0, "c1", "f", `{}`), delta(`"content":"\n"`), call(1, "c2", "f", `{}`), delta(`"content":"b"`), stop}, "completed",
 			"message:a function_call:{} function_call:{} message:b"},
+		{"D-125 white space between reasoning and a call", []string{delta(`"reasoning_content":"a"`), delta(`"content":"\n"`), call(0, "c1", "f", `{}`), stop}, "completed", "reasoning:a function_call:{}"},
 		{"D-125 text after a call", []string{call(0, "c1", "f", `{}`), delta(`"content":"\n"`), delta(`"content":"b"`), stop}, "completed", "function_call:{} message:\nb"},
 		{"E-16 space before a call", []string{delta(`"content":"\n\n"`), call(0, "c1", "f", `{}`), stop}, "completed", "function_call:{}"},
 		{"space alone", []string{delta(`"content":" "`), stop}, "completed", "message: "},
