@@ -85,7 +85,7 @@ func (s *server) handleMessages(w http.ResponseWriter, r *http.Request) {
 // where that dialect has it.
 func (s *server) handleUnderMessages(w http.ResponseWriter, r *http.Request) {
 	if x := exchangeOf(r); s.native("messages") {
-		x.native, x.source = true, "messages"
+		x.native, x.source = true, anthropic.name
 	}
 	s.handleForward(w, r)
 }
