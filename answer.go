@@ -266,7 +266,7 @@ func (g *gathering) add(e event) {
 	case g.done || g.failed != nil:
 	case e.done():
 		g.done = true
-	case string(e.name) == "error" || !isNull(member(e.data, "error")):
+	case string(e.name) == "error" || isErrorEvent(e.data):
 		g.failed = bytes.Clone(e.data)
 	case g.chunks.add(e.data):
 		g.broken = 0

@@ -81,9 +81,9 @@ func (u *usage) readOpenAI(obj []byte) {
 	for k, v := range members(obj) {
 		switch string(k) {
 		case "prompt_tokens":
-			got.Prompt, got.Known = intOf(v), true
+			got.Prompt = intOf(v)
 		case "completion_tokens":
-			got.Completion, got.Known = intOf(v), true
+			got.Completion = intOf(v)
 		case "total_tokens":
 			got.Total = intOf(v)
 		case "prompt_tokens_details":
@@ -101,7 +101,7 @@ func (u *usage) readOpenAI(obj []byte) {
 			got.CacheWrite = intOf(v)
 		}
 	}
-	if got.Known {
+	if got.Known = got.Prompt > 0 || got.Completion > 0; got.Known {
 		*u = got
 	}
 }

@@ -11,6 +11,8 @@ func TestUsage(t *testing.T) {
 		{"none", []string{`"choices":[]`}, usage{}},
 		{"null", []string{`"usage":null`}, usage{}},
 		{"empty", []string{`"usage":{}`}, usage{}},
+		{"of nothing (E-43)", []string{`"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}`}, usage{}},
+		{"of nothing at first", []string{`"usage":{"prompt_tokens":3,"completion_tokens":2}`, `"usage":{"prompt_tokens":0,"completion_tokens":0}`}, usage{Known: true, Prompt: 3, Completion: 2}},
 		{"OpenAI", []string{`"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1},"completion_tokens_details":{"reasoning_tokens":1}}`},
 			usage{Known: true, Prompt: 3, Completion: 2, Cached: 1, Reasoning: 1, Total: 5}},
 		{"in every chunk (E-41)", []string{`"usage":{"prompt_tokens":3,"completion_tokens":1}`, `"usage":{"prompt_tokens":3,"completion_tokens":2}`, `"usage":null`},

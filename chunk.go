@@ -479,3 +479,17 @@ func (c *chatResponse) settle() {
 		}
 	}
 }
+
+// dropNameless leaves out the calls that name no tool, which nobody could answer
+// (dialects E-17), and says how many those are. It is for a settled answer that
+// does not grow any more.
+func (c *chatResponse) dropNameless() int {
+	dropped := 0
+	for i := range c.Choices {
+		o := &c.Choices[i]
+		before := len(o.Calls)
+		o.Calls = slices.DeleteFunc(o.Calls, func(call chatToolCall) bool { return call.Function.Name == "" })
+		dropped += before - len(o.Calls)
+	}
+	return dropped
+}

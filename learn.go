@@ -26,34 +26,39 @@ const maxRemedies = 3
 // in it.
 type remedy struct {
 	field string
-	value bool // a complaint about the value alone counts too
+	value *regexp.Regexp // which complaints about the value alone count too; nil for none
 	apply func(q *chatRequest) bool
 }
 
+var (
+	anyValue    = regexp.MustCompile(``)
+	defaultOnly = regexp.MustCompile(`(?i)default`) // any other complaint is of the client's own value
+)
+
 // remedies are tried in this order; the first whose field is named applies.
 var remedies = []remedy{
-	{"max_completion_tokens", false, func(q *chatRequest) bool { return move(&q.MaxCompletionTokens, &q.MaxTokens) }},
-	{"max_tokens", false, func(q *chatRequest) bool { return move(&q.MaxTokens, &q.MaxCompletionTokens) }},
-	{"stream_options", false, func(q *chatRequest) bool { return clearField(&q.StreamOptions) }},
-	{"parallel_tool_calls", false, func(q *chatRequest) bool { return clearField(&q.ParallelToolCalls) }},
-	{"top_k", false, func(q *chatRequest) bool { return clearField(&q.TopK) }},
-	{"seed", false, func(q *chatRequest) bool { return clearField(&q.Seed) }},
-	{"user", false, func(q *chatRequest) bool { return clearText(&q.User) }},
-	{"verbosity", false, func(q *chatRequest) bool { return clearText(&q.Verbosity) }},
-	{"service_tier", false, func(q *chatRequest) bool { return clearText(&q.ServiceTier) }},
-	{"prompt_cache_key", false, func(q *chatRequest) bool { return clearField(&q.PromptCacheKey) }},
-	{"prompt_cache_retention", false, func(q *chatRequest) bool { return clearField(&q.PromptCacheRetention) }},
-	{"safety_identifier", false, func(q *chatRequest) bool { return clearField(&q.SafetyIdentifier) }},
-	{"reasoning_effort", true, lowerEffort},
-	{"temperature", true, func(q *chatRequest) bool { return clearField(&q.Temperature) }},
-	{"top_p", true, func(q *chatRequest) bool { return clearField(&q.TopP) }},
-	{"tool_choice", true, freeChoice},
-	{"response_format", true, schemaAsText},
-	{"strict", false, clearStrict},
-	{"stop", true, fewerStops},
-	{"reasoning_content", false, dropReasoning},
-	{"developer", true, developerAsSystem},
-	{"extra_content", false, dropExtraContent},
+	{"max_completion_tokens", nil, func(q *chatRequest) bool { return move(&q.MaxCompletionTokens, &q.MaxTokens) }},
+	{"max_tokens", nil, func(q *chatRequest) bool { return move(&q.MaxTokens, &q.MaxCompletionTokens) }},
+	{"stream_options", nil, func(q *chatRequest) bool { return clearField(&q.StreamOptions) }},
+	{"parallel_tool_calls", nil, func(q *chatRequest) bool { return clearField(&q.ParallelToolCalls) }},
+	{"top_k", nil, func(q *chatRequest) bool { return clearField(&q.TopK) }},
+	{"seed", nil, func(q *chatRequest) bool { return clearField(&q.Seed) }},
+	{"user", nil, func(q *chatRequest) bool { return clearText(&q.User) }},
+	{"verbosity", nil, func(q *chatRequest) bool { return clearText(&q.Verbosity) }},
+	{"service_tier", nil, func(q *chatRequest) bool { return clearText(&q.ServiceTier) }},
+	{"prompt_cache_key", nil, func(q *chatRequest) bool { return clearField(&q.PromptCacheKey) }},
+	{"prompt_cache_retention", nil, func(q *chatRequest) bool { return clearField(&q.PromptCacheRetention) }},
+	{"safety_identifier", nil, func(q *chatRequest) bool { return clearField(&q.SafetyIdentifier) }},
+	{"reasoning_effort", anyValue, lowerEffort},
+	{"temperature", defaultOnly, func(q *chatRequest) bool { return clearField(&q.Temperature) }},
+	{"top_p", defaultOnly, func(q *chatRequest) bool { return clearField(&q.TopP) }},
+	{"tool_choice", anyValue, freeChoice},
+	{"response_format", anyValue, schemaAsText},
+	{"strict", nil, clearStrict},
+	{"stop", anyValue, fewerStops},
+	{"reasoning_content", nil, dropReasoning},
+	{"developer", anyValue, developerAsSystem},
+	{"extra_content", nil, dropExtraContent},
 }
 
 func move(from, to *json.RawMessage) bool {
@@ -163,6 +168,7 @@ func dropExtraContent(q *chatRequest) bool {
 
 var (
 	refusesField = regexp.MustCompile(`(?i)unsupported|unrecognized|unknown|not (permitted|supported|allowed|accepted)|does not support|extra|unexpected|invalid|no such|forbidden`)
+	refusesName  = regexp.MustCompile(`(?i)extra_forbidden|extra inputs|unrecognized|unknown (name|field|parameter|argument)|unsupported parameter`)
 	refusesValue = regexp.MustCompile(`(?i)\bvalue\b|must be|should be|greater than|less than|between|out of range|at (most|least)|maximum|minimum|\btype\b|only the default`)
 )
 
@@ -172,9 +178,9 @@ func remedyFor(e upstreamReport, q *chatRequest) string {
 	if !refusesField.MatchString(e.message) && !strings.Contains(e.code, "unsupported") && !strings.Contains(e.code, "unknown") {
 		return ""
 	}
-	aboutValue := refusesValue.MatchString(e.message)
+	aboutValue := refusesValue.MatchString(e.message) && !refusesName.MatchString(e.message)
 	for _, r := range remedies {
-		if aboutValue && !r.value || !e.names(r.field) {
+		if aboutValue && (r.value == nil || !r.value.MatchString(e.message)) || !e.names(r.field) {
 			continue
 		}
 		if r.apply(q) {

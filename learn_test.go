@@ -24,6 +24,11 @@ func TestRemedyFor(t *testing.T) {
 	for _, tt := range []struct{ name, err, want string }{
 		{"OpenAI's max_tokens", `{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}`, "max_tokens"},
 		{"an unknown field", `{"error":{"message":"Unrecognized request argument supplied: top_k","type":"invalid_request_error","param":null,"code":null}}`, "top_k"},
+		{"FastAPI's own shape", `{"detail":[{"type":"extra_forbidden","loc":["body","top_k"],"msg":"Extra inputs are not permitted","input":64}]}`, "top_k"},
+		{"FastAPI's, in a message", `{"detail":[{"type":"extra_forbidden","loc":["body","messages",1,"reasoning_content"],"msg":"Extra inputs are not permitted","input":"x"}]}`, "reasoning_content"},
+		{"Mistral's", `{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","top_k"],"msg":"Extra inputs are not permitted","input":64}]},"type":"invalid_request_error","param":null,"code":null}`, "top_k"},
+		{"a temperature that the client got wrong", `{"error":{"message":"Invalid value for 'temperature': must be between 0 and 2","param":"temperature"}}`, ""},
+		{"a top_p that the client got wrong", `{"error":{"message":"Invalid 'top_p': decimal above maximum value. Expected a value <= 1, but got 5 instead.","param":"top_p","code":"decimal_above_max_value"}}`, ""},
 		{"FastAPI's", `{"detail":[{"type":"extra_forbidden","loc":["body","top_k"],"msg":"Extra inputs are not permitted: top_k"}]}`, "top_k"},
 		{"only the default", `{"error":{"message":"Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is supported.","param":"temperature","code":"unsupported_value"}}`, "temperature"},
 		{"a value out of range is the client's", `{"error":{"message":"Invalid value for 'top_k': must be at most 40","param":"top_k"}}`, ""},

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -51,7 +52,7 @@ func (s *server) finish(w *statusWriter, r *http.Request, x *exchange) {
 		}
 	}
 	switch {
-	case x.outcome != outcomeOK || x.complete:
+	case x.outcome != outcomeOK || x.complete || w.whole():
 	case x.clientGone() || w.err != nil:
 		x.outcome = outcomeClientClosed
 	case p == http.ErrAbortHandler:
@@ -204,6 +205,13 @@ func newStatusWriter(w http.ResponseWriter, capture bool) *statusWriter {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// whole says whether a body of declared length has been written to its end:
+// leaving then is not leaving early.
+func (w *statusWriter) whole() bool {
+	length, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64)
+	return err == nil && w.err == nil && w.bytes == length
+}
 
 func (w *statusWriter) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -40,6 +42,26 @@ func settledGoroutines() int {
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	runtime.Gosched()
 	return runtime.NumGoroutine()
+}
+
+// A client that leaves once it has all of an answer has not left early.
+func TestLeavingAfterTheAnswer(t *testing.T) {
+	g := newGateway(t, answerJSON(200, completion("hi")))
+	for written, want := range map[string]string{"abc": "ok", "ab": "client_closed"} {
+		ctx, leave := context.WithCancel(context.Background())
+		x, r := newExchange(httptest.NewRequest("POST", "/v1/messages", nil).WithContext(ctx))
+		x.id = written
+		w := newStatusWriter(httptest.NewRecorder(), false)
+		w.Header().Set("Content-Length", "3")
+		io.WriteString(w, written)
+		leave()
+		g.server.finish(w, r, x)
+		for _, line := range g.logLines(1) {
+			if line["id"] == written && line["outcome"] != want {
+				t.Errorf("after %q of 3 bytes the outcome is %v, want %s", written, line["outcome"], want)
+			}
+		}
+	}
 }
 
 func TestLogLine(t *testing.T) {

@@ -51,7 +51,11 @@ func TestNativeRequests(t *testing.T) {
 			fidelity = "spliced"
 		}
 		wantHeader(t, res, "X-APIProxy-Fidelity", fidelity)
-		wantHeader(t, res, "X-APIProxy-Dialect", strings.Replace(tt.dialect, "messages", "anthropic", 1))
+		dialect := strings.Replace(tt.dialect, "messages", "anthropic", 1)
+		wantHeader(t, res, "X-APIProxy-Dialect", dialect)
+		if line := g.logLine(); line["dialect"] != dialect || line["fidelity"] != fidelity {
+			t.Errorf("%s: logged %v", tt.path, line)
+		}
 		seen := g.last()
 		if got := seen.URL.RequestURI(); seen.Method != "POST" || got != tt.sentTo || seen.Body != tt.sent {
 			t.Errorf("%s: the upstream got %s %s %s, want %s %s", tt.path, seen.Method, got, seen.Body, tt.sentTo, tt.sent)

@@ -233,7 +233,7 @@ func (s *responsesStream) finish(dst []byte) []byte {
 	dst = s.begin(dst)
 	end := objectState{status: "completed"}
 	switch s.finished {
-	case "length", "model_length":
+	case "length", "model_length", "max_tokens":
 		end = objectState{status: "incomplete", reason: "max_output_tokens"}
 	case "content_filter":
 		end = objectState{status: "incomplete", reason: "content_filter"}

@@ -194,9 +194,12 @@ func failedFinish(finish string) *apiError {
 	return nil
 }
 
-// afterAnswer keeps what the answer's calls will need when they come back, and
-// learns from the upstream's count of the prompt.
+// afterAnswer takes the answer as it is complete: it keeps what the calls will
+// need when they come back, and learns from the upstream's count of the prompt.
 func (s *server) afterAnswer(x *exchange, c *chatResponse) {
+	if n := c.dropNameless(); n > 0 {
+		s.log.Warn("the upstream called tools without a name; the calls are left out", "id", x.id, "calls", n)
+	}
 	for i := range c.Choices {
 		s.replays.keep(x, &c.Choices[i])
 	}
@@ -325,6 +328,7 @@ func (t *translatedStream) event(e event) {
 		return
 	}
 	if checkJSON(e.data) != nil {
+		t.s.log.Warn("an event of the upstream's stream is not JSON", "id", t.x.id, "bytes", len(e.data))
 		if t.bad++; t.bad > 1 {
 			t.fail(malformed("its stream holds what is not JSON", nil))
 		}
@@ -342,7 +346,10 @@ func (t *translatedStream) event(e event) {
 
 // isErrorEvent says whether an event is an error and no chunk (dialects E-60).
 func isErrorEvent(data []byte) bool {
-	choices := false
+	for first := range elements(data) { // Gemini's service wraps its errors in a list
+		return !isNull(member(first, "error"))
+	}
+	var choices, message, detail, code bool
 	for k, v := range members(data) {
 		switch string(k) {
 		case "error":
@@ -351,9 +358,15 @@ func isErrorEvent(data []byte) bool {
 			}
 		case "choices":
 			choices = true
+		case "message":
+			message = isString(v)
+		case "detail":
+			detail = !isNull(v)
+		case "code":
+			code = !isNull(v)
 		}
 	}
-	return !choices && (text(member(data, "object")) == "error" || member(data, "detail") != nil)
+	return !choices && (detail || message && code || text(member(data, "object")) == "error")
 }
 
 func (t *translatedStream) take(c *chatChunk) {

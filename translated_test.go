@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // However an upstream frames its answer, a client of any dialect reads the same
@@ -25,6 +27,7 @@ func TestUpstreamForms(t *testing.T) {
 		{"E-51 no last blank line", answerStream(textChunk("A"), strings.TrimRight(finishChunk, "\n")), "A"},
 		{"E-52 byte order mark", answerStream("\ufeff"+textChunk("A"), finishChunk, doneEvent), "A"},
 		{"E-53 a character cut in two", answerStream(accent[:cut], accent[cut:], finishChunk, doneEvent), "é"},
+		{"E-53 a text cut into bytes", answerStream(bytesOf(textChunk("漢字 👍🏽 é") + finishChunk + doneEvent)...), "漢字 👍🏽 é"},
 		{"E-53 a surrogate pair cut in two", answerStream(chunkOf(`{"content":"\ud83d"}`), chunkOf(`{"content":"\ude00"}`), finishChunk, doneEvent), "😀"},
 		{"E-54 a large event", answerStream(textChunk(strings.Repeat("x", 5<<20)), finishChunk, doneEvent), strings.Repeat("x", 5<<20)},
 		{"E-55 JSON for a stream", answerJSON(200, completion("A")), "A"},
@@ -49,6 +52,95 @@ func TestUpstreamForms(t *testing.T) {
 	}
 }
 
+// An error that an upstream streams under status 200 is one in whatever shape it
+// comes, before anything was said and after (E-60).
+func TestErrorShapesInStreams(t *testing.T) {
+	for _, tt := range []struct {
+		shape  string
+		status int // in the terms of dialects F-4
+	}{
+		{`{"error":{"message":"too busy","code":429}}`, 429},
+		{`{"object":"error","message":"too busy","code":429}`, 429},
+		{`[{"error":{"message":"too busy","code":429,"status":"RESOURCE_EXHAUSTED"}}]`, 429},
+		{`{"message":"too busy","code":429}`, 429},
+		{`{"detail":"too busy"}`, 502},
+		{`{"error":"too busy","choices":[]}`, 502},
+	} {
+		for _, c := range vendorClients {
+			t.Run(c.name+" "+tt.shape, func(t *testing.T) {
+				alone := newGateway(t, answerStream("data: "+tt.shape+"\n\n"))
+				for _, ask := range [][2]string{{c.path, c.body}, {c.streamPath, c.streamBody}} {
+					res, got := alone.post(ask[0], ask[1])
+					want := tt.status
+					if strings.HasPrefix(c.name, "gemini") && want == 502 {
+						want = 503
+					}
+					if res.StatusCode != want || !strings.Contains(got, "too busy") {
+						t.Errorf("%s: status %d, want %d: %s", ask[0], res.StatusCode, want, got)
+					}
+				}
+				late := newGateway(t, answerStream(textChunk("A"), "data: "+tt.shape+"\n\n"))
+				got := late.ok(c.streamPath, c.streamBody)
+				if said := c.check(t, got); !said.failed || said.text != "A" || !strings.Contains(got, "too busy") {
+					t.Errorf("the client read %+v of\n%s", said, got)
+				}
+			})
+		}
+	}
+}
+
+// Each event is with the client before the upstream sends the next one (AC-3),
+// and a stream may last longer than the upstream had time to begin (AC-17).
+func TestTranslatedEventsPassAtOnce(t *testing.T) {
+	for _, c := range vendorClients {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			next := make(chan struct{})
+			g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+				for _, piece := range []string{"one", "two", "three"} {
+					answerStream(textChunk(piece))(w, r)
+					<-next
+				}
+				answerStream(finishChunk, doneEvent)(w, r)
+			}, func(cfg *config) { cfg.UpstreamTimeout = 3 * time.Second })
+			res := g.do("POST", c.streamPath, c.streamBody)
+			var got strings.Builder
+			buf := make([]byte, 4096)
+			for _, piece := range []string{"one", "two", "three"} {
+				for !strings.Contains(got.String(), `"`+piece+`"`) {
+					n, err := res.Body.Read(buf)
+					got.Write(buf[:n])
+					if err != nil {
+						t.Fatalf("waiting for %s: %v after %q", piece, err, got.String())
+					}
+				}
+				time.Sleep(1100 * time.Millisecond)
+				next <- struct{}{}
+			}
+			got.WriteString(readAll(t, res))
+			if said := c.check(t, got.String()); said.failed || said.text != "onetwothree" {
+				t.Errorf("the client read %+v of\n%s", said, got.String())
+			}
+		})
+	}
+}
+
+// An event past the bound is an error that says so, and no silence (AC-15).
+func TestTranslatedEventTooLong(t *testing.T) {
+	g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+		answerStream(textChunk("A"), "data: ")(w, r)
+		for piece := strings.Repeat("x", 1<<20); ; {
+			if _, err := io.WriteString(w, piece); err != nil {
+				return
+			}
+		}
+	})
+	got := g.ok(messagesPath, anthropicHiStream)
+	if seen := checkAnthropicStream(t, []byte(got)); seen.failure != "api_error" || seen.all("text") != "A" || !strings.Contains(got, "32 MiB") {
+		t.Errorf("the client read %+v", seen)
+	}
+}
+
 func TestTwoEventsOfNonsense(t *testing.T) {
 	for _, c := range vendorClients {
 		for name, end := range map[string]string{"two": "data: {oops\n\ndata: {oops\n\n" + finishChunk + doneEvent, "the last": "data: {oops\n\n"} {
@@ -56,6 +148,7 @@ func TestTwoEventsOfNonsense(t *testing.T) {
 			if said := c.check(t, g.ok(c.streamPath, c.streamBody)); !said.failed {
 				t.Errorf("%s, %s: the client read %+v", c.name, name, said)
 			}
+			g.mustLog("is not JSON")
 		}
 	}
 }
@@ -72,12 +165,21 @@ func TestStreamForWhole(t *testing.T) {
 // Usage that the upstream does not tell is a guess, and the answer says so
 // (E-43).
 func TestUsageIsEstimated(t *testing.T) {
-	for _, usage := range []string{``, `,"usage":null`, `,"usage":{}`, `,"usage":{"prompt_tokens":0,"completion_tokens":3,"total_tokens":3}`} {
-		g := newGateway(t, answerJSON(200, `{"id":"c1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"A few words"},"finish_reason":"stop"}]`+usage+`}`))
+	for _, usage := range []string{"null", "{}", `{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}`, `{"prompt_tokens":0,"completion_tokens":3}`} {
+		answer := `{"id":"c1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"A few words"},"finish_reason":"stop"}],"usage":` + usage + `}`
 		for path, body := range map[string]string{messagesPath: anthropicHi, geminiPath: geminiHi, responsesPath: responsesHi} {
+			g := newGateway(t, answerJSON(200, answer))
 			res, got := g.post(path, body)
-			if res.Header.Get("X-APIProxy-Usage") != "estimate" || strings.Contains(got, `"input_tokens":0`) || strings.Contains(got, `"promptTokenCount":0`) {
-				t.Errorf("%s, %s: %v %s", path, usage, res.Header, got)
+			if res.Header.Get("X-APIProxy-Usage") != "estimate" {
+				t.Errorf("%s, usage %s: %v", path, usage, res.Header)
+			}
+			for _, zero := range []string{`"input_tokens":0`, `"output_tokens":0`, `"promptTokenCount":0`, `"candidatesTokenCount":0`} {
+				if strings.Contains(got, zero) {
+					t.Errorf("%s, usage %s: %s", path, usage, got)
+				}
+			}
+			if line := g.logLine(); !strings.Contains(usage, ":3") && line["prompt_tokens"] != nil { // AC-13
+				t.Errorf("%s, usage %s: logged %v", path, usage, line)
 			}
 		}
 	}
@@ -133,9 +235,27 @@ func TestConvertedHeaders(t *testing.T) {
 			t.Errorf("%s: headers %v", c.name, h)
 		}
 	}
-	res, _ := g.post(messagesPath, strings.Replace(anthropicHi, `{`, `{"context_management":{},"speed_up":1,`, 1))
-	if got := res.Header.Get("X-APIProxy-Dropped"); !strings.Contains(got, "speed_up") {
-		t.Errorf("dropped %q", got)
+}
+
+// What the headers tell of a request, the log line tells too (AC-7).
+func TestHeadersAndLogAgree(t *testing.T) {
+	for _, tt := range []struct{ path, body, dialect, fidelity, dropped string }{
+		{messagesPath, strings.Replace(anthropicHi, `{`, `{"speed_up":1,"slow,down":2,`, 1), "anthropic", "converted", "speed_up,slow_down"},
+		{geminiPath, strings.Replace(geminiHi, `{`, `{"speedUp":1,`, 1), "gemini", "converted", "speedUp"},
+		{responsesPath, strings.Replace(responsesHi, `{`, `{"speed_up":1,`, 1), "responses", "converted", "speed_up"},
+		{"/v1/chat/completions", `{"model":"m","max_tokens":5,"speed_up":1,"system":"s","messages":[{"role":"user","content":"hi"}]}`, "anthropic", "converted", ""},
+		{"/v1/chat/completions", `{"model":"m","speed_up":1,"messages":[{"role":"user","content":"hi"}]}`, "openai", "exact", ""},
+		{"/v1/chat/completions", `{"model":"fast","messages":[{"role":"user","content":"hi"}]}`, "openai", "spliced", ""},
+	} {
+		g := newGateway(t, answerJSON(200, completion("ok")), aliased("fast", "slow"))
+		res, got := g.post(tt.path, tt.body)
+		line := g.logLine()
+		for name, want := range map[string]string{"Dialect": tt.dialect, "Fidelity": tt.fidelity, "Dropped": tt.dropped} {
+			logged, _ := line[strings.ToLower(name)].(string)
+			if h := res.Header.Get("X-APIProxy-" + name); res.StatusCode != 200 || h != want || logged != want {
+				t.Errorf("%s %s: the header %s is %q, the log has %q, want %q: %s", tt.path, tt.body, name, h, logged, want, got)
+			}
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ func parseUpstreamError(body []byte) (e upstreamReport, ok bool) {
 		e.message = cmp.Or(text(inner), e.message)
 	}
 	e.message = cmp.Or(e.message, text(member(body, "message")), detail(member(body, "detail")), firstMessage(member(body, "errors")))
+	e.param = cmp.Or(e.param, detailParam(member(body, "detail")))
 	return e, e.message != "" || e.openai
 }
 
@@ -113,6 +114,20 @@ func detail(v []byte) string {
 		}
 	}
 	return strings.Join(all, "; ")
+}
+
+// detailParam is the field that the first of such errors is about.
+func detailParam(v []byte) string {
+	for first := range elements(v) {
+		var path []string
+		for step := range elements(member(first, "loc")) {
+			if name := cmp.Or(text(step), string(step)); name != "body" {
+				path = append(path, name)
+			}
+		}
+		return strings.Join(path, ".")
+	}
+	return ""
 }
 
 // inside200 is an error object that came with status 200 (dialects F-4).

@@ -54,6 +54,7 @@ func TestUpstreamErrorMatrix(t *testing.T) {
 		{"message is an object", 400, `{"error":{"message":{"why": "bad"},"type":"t"}}`, 400, "t", "", `{"why": "bad"}`},
 		{"message is a list", 400, `{"error":{"message":["bad",1]}}`, 400, "invalid_request_error", "", `["bad",1]`},
 		{"detail text", 404, `{"detail":"Not Found"}`, 404, "invalid_request_error", "model_not_found", "Not Found"},
+		{"detail of a field", 422, `{"detail":[{"loc":["body","messages",0,"role"],"msg":"no such role"}]}`, 422, "invalid_request_error", "", "no such role"},
 		{"detail list", 422, `{"detail":[{"loc":["body"],"msg":"field required"},{"msg":"too long"}]}`, 422, "invalid_request_error", "", "field required; too long"},
 		{"errors list", 400, `{"errors":[{"message":"first"},{"message":"second"}]}`, 400, "invalid_request_error", "", "first"},
 		{"Gemini's list", 400, `[{"error":{"code":400,"message":"API key not valid","status":"INVALID_ARGUMENT"}}]`, 400, "invalid_request_error", "", "API key not valid"},
