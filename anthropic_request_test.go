@@ -34,6 +34,8 @@ func decodedAnthropic(t *testing.T, x *exchange, in string) string {
 	return string(b)
 }
 
+// What agents send, tools and schemas included, is converted as testdata has it
+// (AC-27).
 func TestDecodeAnthropicFixtures(t *testing.T) {
 	for _, name := range []string{"results", "agent"} { // C-60; a coding agent's turn
 		t.Run(name, func(t *testing.T) {

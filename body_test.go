@@ -59,6 +59,7 @@ func (g *gateway) chunked(path, body string, headers ...string) *http.Response {
 	return res
 }
 
+// Packed bodies are taken in every form that is accepted (AC-20).
 func TestPackedRequests(t *testing.T) {
 	g := newGateway(t, echoPath)
 	for _, tt := range packers {
@@ -125,6 +126,7 @@ func TestBadPackedRequests(t *testing.T) {
 	g.mustBeUnasked("a body that can't be unpacked")
 }
 
+// The limit is for what a body unpacks to (AC-19).
 func TestBodyLimit(t *testing.T) {
 	const limit = 1000
 	g := newGateway(t, echoPath, func(c *config) { c.MaxBodyBytes = limit })

@@ -217,6 +217,7 @@ func TestCase09CallsWithoutIDs(t *testing.T) {
 	}
 }
 
+// A prompt cache finds the beginning again (AC-9).
 func TestCase10LongerBeginsWithShorter(t *testing.T) {
 	g := newGateway(t, answerJSON(200, completion("ok")))
 	results := `{"role":"user","parts":[{"functionResponse":{"name":"f","response":{"r":1}}},{"functionResponse":{"name":"f","response":{"r":2}}}]}`
@@ -400,6 +401,7 @@ func TestCase25And26Usage(t *testing.T) {
 	wants(t, g.ok(geminiPath, geminiHi), map[string]string{"usageMetadata.promptTokenCount": "10", "usageMetadata.cachedContentTokenCount": "6", "usageMetadata.candidatesTokenCount": "4", "usageMetadata.totalTokenCount": "14"})
 }
 
+// What makes a request long counts (AC-21).
 func TestCase27CountsGrow(t *testing.T) {
 	g := newGateway(t, answerJSON(200, completion("ok")))
 	count := func(result, description string) int64 {
@@ -420,6 +422,7 @@ func TestCase27CountsGrow(t *testing.T) {
 	}
 }
 
+// One list, in the shape of who asks (AC-25).
 func TestCase28ModelsInThreeShapes(t *testing.T) {
 	g := newGateway(t, answerJSON(200, `{"object":"list","data":[{"id":"m","object":"model","created":1,"owned_by":"o"}]}`))
 	get := func(path string, headers ...string) string { return readAll(t, g.do("GET", path, "", headers...)) }
@@ -442,7 +445,7 @@ func TestCase29Overflow(t *testing.T) {
 	}
 }
 
-// An upstream that fails before it has said anything gets a status (30).
+// An upstream that fails before it has said anything gets a status (30, AC-11).
 func TestCase30EarlyErrorInAStream(t *testing.T) {
 	for _, c := range vendorClients {
 		t.Run(c.name, func(t *testing.T) {
@@ -475,9 +478,12 @@ func TestCase31LateErrorInAStream(t *testing.T) {
 		} {
 			t.Run(c.name+" "+what, func(t *testing.T) {
 				g := newGateway(t, answerStream(ten, end))
-				got := g.ok(c.streamPath, c.streamBody)
+				_, got := g.post(c.streamPath, c.streamBody, "X-Session-Id: s")
 				if said := c.check(t, got); !said.failed || !strings.HasPrefix(said.text, "word word") {
 					t.Errorf("the client read %+v of\n%s", said, got)
+				}
+				if res := g.do("GET", "/context/s", ""); res.StatusCode != 404 { // AC-10
+					t.Errorf("a turn that failed is kept: %d", res.StatusCode)
 				}
 				eventually(t, "the log line", func() bool { return strings.Contains(g.log.String(), `"outcome":"incomplete"`) })
 			})
@@ -509,6 +515,7 @@ func TestCase32Ends(t *testing.T) {
 	}
 }
 
+// A patch comes out as it went in (AC-23).
 func TestCase33Patch(t *testing.T) {
 	const patch = "*** Begin Patch\n+say \"a\\b\"\n\\\n*** End Patch\n"
 	args := string(appendQuoted(nil, `{"input":`+string(appendQuoted(nil, patch))+`}`))

@@ -9,7 +9,7 @@ import (
 
 // What upstreams put into deltas in their own ways, and what is made of it
 // (dialects E.1, E.2). Each row is read as a stream, in chunks and byte by byte,
-// and, where it stands whole in one message, as an answer too.
+// and, where it stands whole in one message, as an answer too (AC-4).
 func TestUpstreamDeltas(t *testing.T) {
 	call := func(entry string) string { return `{"tool_calls":[` + entry + `]}` }
 	for _, tt := range []struct {

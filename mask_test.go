@@ -219,7 +219,7 @@ func TestUpstreamKeyInModelList(t *testing.T) {
 }
 
 // Canaries: no secret that the gateway sees is in its log, at any level, bodies
-// included.
+// included (AC-30).
 func TestNoSecretInTheLog(t *testing.T) {
 	const cookie, query, redisPassword, stranger = "cookie-canary-5150", "query-canary-42424242", "redis-canary-31337", "stranger-canary-777"
 	secrets := []string{testKey, otherKey, testUpstream, cookie, query, redisPassword, stranger}

@@ -297,6 +297,7 @@ func TestModelsOneCallForAllWhoWait(t *testing.T) {
 	})
 }
 
+// An older list is served at once (AC-24).
 func TestModelsRefreshInTheBackground(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &modelUpstream{body: `["a"]`}

@@ -38,6 +38,8 @@ var nativePaths = []struct {
 // nativeKeyHeader is where each dialect's servers look for a key.
 var nativeKeyHeader = map[string]string{"messages": "X-Api-Key", "gemini": "X-Goog-Api-Key", "responses": "Authorization"}
 
+// A dialect that the upstream speaks itself passes, with the dialect's own headers
+// (AC-8).
 func TestNativeRequests(t *testing.T) {
 	answer := `{"id":"x" , "unknown":[1.0],"model":"theirs"}`
 	for _, tt := range nativePaths {

@@ -67,6 +67,7 @@ func TestQuirkSchema(t *testing.T) {
 	wants(t, g.last().Body, map[string]string{"tools.0.function.parameters": schema})
 }
 
+// Roles come in the order that strict upstreams take (AC-26).
 func TestQuirkSystemAndAlternation(t *testing.T) {
 	const body = `{"model":"m","max_tokens":9,"system":"s","messages":[{"role":"user","content":"a"},{"role":"system","content":"t"},{"role":"user","content":"b"}]}`
 	for _, tt := range []struct {

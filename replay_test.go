@@ -88,7 +88,7 @@ func (c toolClient) sendsBack(said spoken) []string {
 }
 
 // E-24: what an upstream wants back of its reasoning comes back, whether the
-// client was shown it or not, in a loop of several calls and after it.
+// client was shown it or not, in a loop of several calls and after it (AC-5).
 func TestReasoningComesBack(t *testing.T) {
 	for _, stream := range []bool{false, true} {
 		for _, c := range toolClients {
@@ -357,7 +357,7 @@ func signingUpstream(w http.ResponseWriter, r *http.Request) {
 func signatureAt(i int) string { return fmt.Sprintf("c2ln%04d", i) }
 
 // E-25: thought signatures come back, from clients that keep them and from those
-// that have no room for them, through another replica too.
+// that have no room for them, through another replica too (AC-6).
 func TestSignaturesComeBack(t *testing.T) {
 	for _, stream := range []bool{false, true} {
 		for _, c := range toolClients {
@@ -401,7 +401,7 @@ func TestSignatureOfForeignCall(t *testing.T) {
 	}
 }
 
-// The copy in the process has a bound, and drops the oldest first.
+// The copy in the process has a bound, and drops the oldest first (AC-29).
 func TestReplaysAreBounded(t *testing.T) {
 	p := newReplays(brokenStore{})
 	big := strings.Repeat("x", maxReplayBytes/4)

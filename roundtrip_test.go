@@ -450,3 +450,75 @@ func TestRoundTripManaged(t *testing.T) {
 		}
 	}
 }
+
+// parallelUpstream answers a user with two calls of its tool, whose pieces come
+// interleaved in a stream, and the results with a text.
+func parallelUpstream(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Stream   bool
+		Messages []chatSeen
+	}
+	body, _ := io.ReadAll(r.Body)
+	err := json.Unmarshal(body, &q)
+	if err == nil {
+		err = strictMessages(q.Messages)
+	}
+	if err != nil {
+		answerJSON(400, `{"error":{"message":`+quoted(err.Error())+`,"type":"invalid_request_error"}}`)(w, r)
+		return
+	}
+	n := strconv.Itoa(len(q.Messages))
+	call := func(index, entry string) string {
+		return chunkOf(`{"tool_calls":[{"index":` + index + `,` + entry + `}]}`)
+	}
+	begin := func(index string) string {
+		return call(index, `"id":"call`+n+index+`","type":"function","function":{"name":"weather","arguments":"{\"city\":"}`)
+	}
+	var answer assembler
+	pieces := []string{begin("0"), begin("1"), call("0", `"function":{"arguments":"\"Oslo\"}"}`), call("1", `"function":{"arguments":"\"Rome\"}"}`), finishOf("tool_calls")}
+	if q.Messages[len(q.Messages)-1].Role == "tool" {
+		pieces = []string{textChunk("both"), finishChunk}
+	}
+	if q.Stream {
+		answerStream(append(pieces, doneEvent)...)(w, r)
+		return
+	}
+	for _, p := range pieces {
+		answer.add([]byte(strings.TrimPrefix(strings.TrimSpace(p), "data: ")))
+	}
+	answerJSON(200, string(answer.completion()))(w, r)
+}
+
+// Two calls at once, made to a client of one dialect and answered by one of
+// another, stay two, each with its own arguments and its own result (AC-2).
+func TestRoundTripParallel(t *testing.T) {
+	for _, stream := range []bool{false, true} {
+		for _, a := range speakers {
+			for _, b := range speakers {
+				t.Run(fmt.Sprintf("%s to %s, stream %t", a.name, b.name, stream), func(t *testing.T) {
+					t.Parallel()
+					g := newGateway(t, parallelUpstream)
+					said := g.say(a, stream, []string{a.user("weather in both")}, "X-Session-Id: trip")
+					if len(said.calls) != 2 {
+						t.Fatalf("%s heard %+v", a.name, said)
+					}
+					for i, want := range []string{`{"city":"Oslo"}`, `{"city":"Rome"}`} {
+						if got := said.calls[i]; got.Function.Arguments != want || got.ID != "call1"+strconv.Itoa(i) {
+							t.Errorf("call %d is %+v, want %s", i, got, want)
+						}
+					}
+					results := []string{b.result(said.calls[0], "cold"), b.result(said.calls[1], "warm")}
+					if said = g.say(b, stream, results, "X-Session-Id: trip"); said.text != "both" {
+						t.Errorf("%s heard %+v", b.name, said)
+					}
+					var sent struct{ Messages []chatSeen }
+					parse(t, g.last().Body, &sent)
+					if m := sent.Messages; len(m) != 4 || m[2].ToolCallID != "call10" || m[3].ToolCallID != "call11" ||
+						!strings.Contains(fmt.Sprint(m[2].Content), "cold") || !strings.Contains(fmt.Sprint(m[3].Content), "warm") {
+						t.Errorf("the upstream got\n%s", brieflyAll(sent.Messages))
+					}
+				})
+			}
+		}
+	}
+}

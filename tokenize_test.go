@@ -55,7 +55,7 @@ func TestTokenize(t *testing.T) {
 }
 
 // The quirk usage_inject asks for the usage of every stream, and keeps it from
-// clients that did not ask.
+// clients that did not ask (AC-14).
 func TestUsageInject(t *testing.T) {
 	const usageChunk = `data: {"id":"c1","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}` + "\n\n"
 	for _, tt := range []struct{ name, quirk, body, sent, want string }{

@@ -10,7 +10,7 @@ import (
 )
 
 // However an upstream frames its answer, a client of any dialect reads the same
-// (dialects E.3).
+// (dialects E.3, AC-16).
 func TestUpstreamForms(t *testing.T) {
 	accent := textChunk("é")
 	cut := strings.Index(accent, "é") + 1 // in the middle of the character

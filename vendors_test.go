@@ -76,7 +76,7 @@ func errorOf(t *testing.T, name, body string) string {
 	return string(member(e, "code")) + " " + text(member(e, "status"))
 }
 
-// The matrix of dialects F.2, before the stream is committed.
+// The matrix of dialects F.2, before the stream is committed (AC-12).
 func TestErrorMatrix(t *testing.T) {
 	detail := func(typ, code, message string) string {
 		return `{"error":{"message":"` + message + `","type":"` + typ + `","param":null,"code":"` + code + `"}}`
@@ -270,7 +270,7 @@ func TestRetryAfterOf(t *testing.T) {
 	}
 }
 
-// A silent upstream does not leave the client without a sign (dialects 0-9).
+// A silent upstream does not leave the client without a sign (dialects 0-9, AC-18).
 func TestTranslatedPing(t *testing.T) {
 	for _, c := range vendorClients {
 		t.Run(c.name, func(t *testing.T) {
@@ -355,6 +355,46 @@ func TestLeavingTranslatedStream(t *testing.T) {
 			}
 			eventually(t, "the log line", func() bool { return strings.Contains(g.log.String(), `"outcome":"client_closed"`) })
 		})
+	}
+}
+
+// So does one that leaves before anything has come to it, whatever it asked for
+// (AC-28).
+func TestLeavingBeforeTheAnswer(t *testing.T) {
+	for _, c := range vendorClients {
+		for what, tt := range map[string]struct {
+			path, body, sent string // sent is what the upstream answers before it waits
+		}{
+			"before the headers":         {c.streamPath, c.streamBody, ""},
+			"before the headers, whole":  {c.path, c.body, ""},
+			"before the first token":     {c.streamPath, c.streamBody, ": wait\n\n"},
+			"in the middle of the whole": {c.path, c.body, textChunk("A")},
+		} {
+			t.Run(c.name+" "+what, func(t *testing.T) {
+				t.Parallel()
+				arrived, over := make(chan struct{}), make(chan struct{})
+				g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+					defer close(over)
+					if tt.sent != "" {
+						answerStream(tt.sent)(w, r)
+					}
+					close(arrived)
+					<-r.Context().Done()
+				})
+				conn := g.dial("POST "+tt.path, tt.body, "X-Session-Id: s", fmt.Sprint("Content-Length: ", len(tt.body)))
+				<-arrived
+				conn.Close()
+				select {
+				case <-over:
+				case <-time.After(10 * time.Second):
+					t.Fatal("the upstream still works")
+				}
+				g.mustLog(`"outcome":"client_closed"`)
+				if res := g.do("GET", "/context/s", ""); res.StatusCode != 404 {
+					t.Errorf("a turn of which nothing was delivered is kept: %d", res.StatusCode)
+				}
+			})
+		}
 	}
 }
 
