@@ -316,7 +316,7 @@ func (s *server) observeAnswer(x *exchange, body []byte) error {
 	e, ok := parseUpstreamError(body)
 	switch {
 	case ok:
-		return e.inside200(s.mask)
+		return s.inside200(e)
 	case answered:
 		return nil
 	case isArray(choices):

@@ -337,7 +337,7 @@ func (t *translatedStream) event(e event) {
 	t.bad = 0
 	if string(e.name) == "error" || isErrorEvent(e.data) {
 		report, _ := parseUpstreamError(e.data)
-		t.fail(report.inside200(t.s.mask))
+		t.fail(t.s.inside200(report))
 		return
 	}
 	c := t.read.read(e.data)

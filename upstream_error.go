@@ -131,11 +131,11 @@ func detailParam(v []byte) string {
 }
 
 // inside200 is an error object that came with status 200 (dialects F-4).
-func (e upstreamReport) inside200(m *mask) *apiError {
+func (s *server) inside200(e upstreamReport) *apiError {
 	status := e.status
 	kind := strings.ToLower(e.typ + " " + e.code)
 	switch {
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+	case s.refusesOurKey(status):
 		return refusedKey(status)
 	case status != 0:
 	case strings.Contains(kind, "rate_limit"):
@@ -147,7 +147,7 @@ func (e upstreamReport) inside200(m *mask) *apiError {
 	default:
 		status = http.StatusBadGateway
 	}
-	return e.apiError(status, m)
+	return e.apiError(status, s.mask)
 }
 
 // apiError is the error for a client, with the status, type and code of the
@@ -173,6 +173,12 @@ func (e upstreamReport) apiError(status int, m *mask) *apiError {
 
 // upstreamStatus is an error's cause as the log shows it.
 func upstreamStatus(status int) error { return fmt.Errorf("upstream status %d", status) }
+
+// refusesOurKey says whether a status is about the gateway's key, and not about
+// the client's own.
+func (s *server) refusesOurKey(status int) bool {
+	return (status == http.StatusUnauthorized || status == http.StatusForbidden) && s.cfg.Auth != authPassthrough
+}
 
 // refusedKey is the answer when the upstream does not take the gateway's key,
 // which no client can help (dialects I-5).
@@ -262,7 +268,7 @@ func answerInstead(res *http.Response, answer any) error {
 // OpenAI client can have it as it is.
 func (s *server) classify(res *http.Response, body []byte) (e *apiError, asIs bool) {
 	status := res.StatusCode
-	if (status == http.StatusUnauthorized || status == http.StatusForbidden) && s.cfg.Auth != authPassthrough {
+	if s.refusesOurKey(status) {
 		return refusedKey(status), false
 	}
 	report, ok := parseUpstreamError(body)
