@@ -139,6 +139,15 @@ func (c *conversation) turns() []turnMessages {
 	return list
 }
 
+// answered is the index of the first message after the last answer.
+func (c *conversation) answered() int {
+	i := len(c.list)
+	for i > 0 && c.list[i-1].role != "assistant" {
+		i--
+	}
+	return i
+}
+
 // insert is the edit that puts joined messages after the leading system
 // messages of the array, which begins at offset at of the body.
 func (c *conversation) insert(at int, joined []byte) edit {

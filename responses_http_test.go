@@ -367,6 +367,20 @@ func (s *sizingStore) Set(ctx context.Context, key string, value []byte, ttl tim
 	return s.Store.Set(ctx, key, value, ttl)
 }
 
+// A chain that knows less than the session takes nothing from it: a response that
+// was asked for inside a session holds its own turn alone.
+func TestResponsesHTTPChainKnowsLess(t *testing.T) {
+	g, session := newGateway(t, weatherUpstream), "X-Session-Id: s"
+	g.ok("/v1/chat/completions", plainRequest, session)
+	said := g.say(speakerOf("responses"), false, []string{userMsg("two")}, session)
+	g.ok(responsesPath, `{"model":"m","input":"three","previous_response_id":"`+said.id+`"}`, session)
+	var kept []chatSeen
+	parse(t, string(g.context(t, "s", "").Messages), &kept)
+	if len(kept) != 6 || kept[2].briefly() != "user:two" || kept[4].briefly() != "user:three" {
+		t.Errorf("the session has\n%s", brieflyAll(kept))
+	}
+}
+
 // D-27: with both, the chain is the history and the session only records, also
 // when it is told to continue.
 func TestResponsesHTTPChainInSession(t *testing.T) {

@@ -21,10 +21,11 @@ import (
 
 // sessionTurn is what one exchange has to do with its session.
 type sessionTurn struct {
-	key    sessionKey
-	mode   sessionMode
-	thread string // "new" or "continued", for X-Session-Thread; "" when not known yet
-	put    int    // messages spliced in, for X-Session-Messages; -1 when the request was not to be touched
+	key     sessionKey
+	mode    sessionMode
+	thread  string // "new" or "continued", for X-Session-Thread; "" when not known yet
+	chained bool   // previous_response_id is the history, of which the session may know more
+	put     int    // messages spliced in, for X-Session-Messages; -1 when the request was not to be touched
 
 	write   threadWrite  // where the turn goes; its Turns are those before it, when the thread is rewritten
 	rewrite bool         // the client's history is not the recorded one: it takes its place
@@ -83,10 +84,11 @@ func (s *server) newSessionTurn(h http.Header, x *exchange) (*sessionTurn, error
 			return nil, badRequest("X-Session-Mode", "X-Session-Mode must be auto, continue or record")
 		}
 	}
-	if recordOnly || x.responses != nil && x.responses.Previous != "" {
+	chained := x.responses != nil && x.responses.Previous != ""
+	if recordOnly || chained {
 		mode = modeRecord // previous_response_id is the history already (dialects D-27)
 	}
-	return &sessionTurn{key: sessionKey{x.cred.Owner, id}, mode: mode, put: -1}, nil
+	return &sessionTurn{key: sessionKey{x.cred.Owner, id}, mode: mode, chained: chained, put: -1}, nil
 }
 
 // pairResults gives tool results that came without an id the ids of the recorded
@@ -265,6 +267,8 @@ func (t *sessionTurn) plan(c *conversation, rec *sessionRecord) *thread {
 		}
 	case th != nil && c.startsWith(th.Mark):
 		t.last = c.from(th.Mark.Messages)
+	case th != nil && t.chained:
+		t.last = c.from(c.answered())
 	default:
 		t.planReplace(c)
 	}
