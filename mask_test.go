@@ -211,6 +211,19 @@ func TestUpstreamKeyStaysHidden(t *testing.T) {
 	}
 }
 
+// A message that is cut in the middle of the key shows no part of it.
+func TestUpstreamKeyWhereAMessageIsCut(t *testing.T) {
+	for _, before := range []int{0, 480, 490, 499, 500} {
+		g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(500)
+			io.WriteString(w, strings.Repeat("x", before)+testUpstream+strings.Repeat("y", 100))
+		})
+		if _, answer := g.chat(greeting); strings.Contains(answer, testUpstream[:5]) {
+			t.Errorf("the key after %d bytes: %s", before, answer)
+		}
+	}
+}
+
 func TestUpstreamKeyInModelList(t *testing.T) {
 	g := newGateway(t, answerJSON(200, `{"data":[{"id":"m-`+testUpstream+`"}]}`))
 	if body := readAll(t, g.do("GET", "/v1/models", "")); strings.Contains(body, testUpstream) || !strings.Contains(body, "m-***") {

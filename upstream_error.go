@@ -242,7 +242,6 @@ func (s *server) upstreamError(x *exchange, res *http.Response) error {
 	}
 	res.Body.Close()
 	x.fail(e)
-	s.mask.bytes(body)
 	setBody(res, body)
 	addRetryAfter(res.Header, res.StatusCode)
 	e.sayRetry(res.Header)
@@ -265,8 +264,10 @@ func answerInstead(res *http.Response, answer any) error {
 }
 
 // classify says what an upstream's error means for a client, and whether an
-// OpenAI client can have it as it is.
+// OpenAI client can have it as it is. It hides the upstream's key in body first:
+// a message may be cut in the middle of one.
 func (s *server) classify(res *http.Response, body []byte) (e *apiError, asIs bool) {
+	s.mask.bytes(body)
 	status := res.StatusCode
 	if s.refusesOurKey(status) {
 		return refusedKey(status), false
