@@ -66,13 +66,19 @@ func (s *server) upstreamHeader(r *http.Request, x *exchange) http.Header {
 	if _, ok := out["User-Agent"]; !ok {
 		out["User-Agent"] = nil // or the transport would make one up
 	}
-	if name, ok := nativeKeys[x.source]; ok && x.native {
-		if bearer, ok := out["Authorization"]; ok {
-			delete(out, "Authorization")
-			out[name] = []string{strings.TrimPrefix(bearer[0], "Bearer ")}
-		}
+	if x.native {
+		nativeKey(out, x.source)
 	}
 	return out
+}
+
+// nativeKey moves the key to where the servers of a dialect take it.
+func nativeKey(h http.Header, dialect string) {
+	name, ok := nativeKeys[dialect]
+	if bearer, signed := h["Authorization"]; ok && signed {
+		delete(h, "Authorization")
+		h[name] = []string{strings.TrimPrefix(bearer[0], "Bearer ")}
+	}
 }
 
 // connectionListed are the names that a Connection header declares to be meant

@@ -89,8 +89,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 
 // options are the flags.
 type options struct {
-	demo, healthcheck, version, check bool
+	demo, healthcheck, version, check, doctor bool
 
+	json    bool   // with doctor
+	model   string // with doctor; "" = one of the upstream's list
 	envFile string // "" = .env, which need not exist
 }
 
@@ -101,6 +103,9 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	f.SetOutput(stderr)
 	f.BoolVar(&o.demo, "demo", false, "serve a built-in demo upstream, with the key \"demo\", and print commands to try")
 	f.BoolVar(&o.check, "check", false, "check the configuration, print a summary and exit")
+	f.BoolVar(&o.doctor, "doctor", false, "probe the upstream (with -demo, the built-in one) and the store, say what to set, and exit; code 0 when nothing is broken")
+	f.BoolVar(&o.json, "json", false, "with -doctor: print JSON")
+	f.StringVar(&o.model, "model", "", "with -doctor: ask the model `NAME`")
 	f.BoolVar(&o.healthcheck, "healthcheck", false, "ask the gateway that runs on LISTEN_ADDR for its health and exit")
 	f.BoolVar(&o.version, "version", false, "print the version and exit")
 	f.StringVar(&o.envFile, "env", "", "read settings from `FILE` instead of .env")
@@ -119,14 +124,17 @@ func (o options) valid(rest []string) error {
 	if len(rest) > 0 {
 		return fmt.Errorf("unexpected argument %q; accepted: flags alone", rest[0])
 	}
+	if !o.doctor && (o.json || o.model != "") {
+		return errors.New("-json and -model go with -doctor")
+	}
 	chosen := 0
-	for _, set := range []bool{o.demo, o.healthcheck, o.version, o.check} {
+	for _, set := range []bool{o.demo && !o.doctor, o.healthcheck, o.version, o.check, o.doctor} {
 		if set {
 			chosen++
 		}
 	}
 	if chosen > 1 {
-		return errors.New("-demo, -check, -healthcheck and -version exclude each other; accepted: one of them")
+		return errors.New("-demo, -check, -doctor, -healthcheck and -version exclude each other; accepted: one of them, or -demo with -doctor")
 	}
 	return nil
 }
@@ -145,6 +153,10 @@ func (o options) do(ctx context.Context, environ []string, stdout, stderr io.Wri
 		return healthcheck(ctx, values, stdout)
 	case o.check:
 		return check(values, stdout, stderr)
+	case o.demo && o.doctor:
+		return diagnoseDemo(ctx, values, o, stdout, stderr)
+	case o.doctor:
+		return diagnose(ctx, values, o, stdout, stderr)
 	case o.demo:
 		return serveDemo(ctx, values, stdout, stderr)
 	}
@@ -332,20 +344,44 @@ func serveDemo(ctx context.Context, values map[string]string, stdout, stderr io.
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	upstream, err := startDemoUpstream(values)
 	if err != nil {
-		return fmt.Errorf("demo upstream: %w", err)
+		return err
 	}
-	upstream := &http.Server{Handler: demoUpstream(), ReadHeaderTimeout: readHeaderTimeout}
-	go upstream.Serve(ln)
 	defer upstream.Close()
-	values["A4F_BASE_URL"] = "http://" + ln.Addr().String()
 	p, err := startProcess(values, stderr)
 	if err != nil {
 		return err
 	}
 	io.WriteString(stdout, demoBanner(p.cfg.scheme(), p.ln.Addr().String(), key))
 	return p.serve(ctx)
+}
+
+// startDemoUpstream makes the demo the upstream of the settings.
+func startDemoUpstream(values map[string]string) (*http.Server, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("demo upstream: %w", err)
+	}
+	upstream := &http.Server{Handler: demoUpstream(), ReadHeaderTimeout: readHeaderTimeout}
+	go upstream.Serve(ln)
+	values["A4F_BASE_URL"] = "http://" + ln.Addr().String()
+	return upstream, nil
+}
+
+// diagnoseDemo is -doctor for the demo, whose model that calls tools has most to
+// show.
+func diagnoseDemo(ctx context.Context, values map[string]string, o options, stdout, stderr io.Writer) error {
+	if _, err := applyDemoSettings(values, stderr); err != nil {
+		return err
+	}
+	upstream, err := startDemoUpstream(values)
+	if err != nil {
+		return err
+	}
+	defer upstream.Close()
+	o.model = cmp.Or(o.model, "demo-tools")
+	return diagnose(ctx, values, o, stdout, stderr)
 }
 
 // applyDemoSettings changes the settings to those of the demo and returns the key

@@ -286,8 +286,8 @@ func TestREADMEEveryCommandIsRun(t *testing.T) {
 	script := readText(t, "e2e/readme")
 	for _, b := range codeBlocks(t, readmeEnglish) {
 		switch b.mark {
-		case "run: demo", "output":
-			// By TestREADMECommands.
+		case "run: demo", "run: doctor", "output":
+			// By TestREADMECommands and TestREADMEDoctor.
 		case "run: ci":
 			for command := range strings.Lines(b.text) {
 				if !strings.Contains(ci, " "+command) {
@@ -414,6 +414,33 @@ func TestREADMEUpstreams(t *testing.T) {
 		address := codeSpans(row[1])[0]
 		if base, err := joinBase(address); err != nil || base.String() != address {
 			t.Errorf("%s: %s becomes %v, %v", row[0], address, base, err)
+		}
+	}
+}
+
+// TestSecurityNamesTests looks for the tests that SECURITY.md names, and for the
+// settings.
+func TestSecurityNamesTests(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	for _, name := range files {
+		tests.WriteString(readText(t, name))
+	}
+	settings, _ := exampleSettings(t)
+	said := codeSpans(readText(t, "SECURITY.md"))
+	if len(said) < 40 {
+		t.Errorf("only %d names", len(said))
+	}
+	setting := regexp.MustCompile(`^[A-Z][A-Z0-9]*_[A-Z_]+`)
+	for _, name := range said {
+		if strings.HasPrefix(name, "Test") && !strings.Contains(tests.String(), "\nfunc "+name+"(t *testing.T) {") {
+			t.Errorf("there is no %s", name)
+		}
+		if m := setting.FindString(name); m != "" && !slices.Contains(settings, m) {
+			t.Errorf("there is no setting %s", m)
 		}
 	}
 }

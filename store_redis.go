@@ -277,6 +277,68 @@ func (s *redisStore) down(err error) error {
 	return fmt.Errorf("%w: redis: %s", errStoreDown, text)
 }
 
+// redisFacts are what a Redis tells of itself, by its own names: the fields of
+// INFO, and parameters of CONFIG, which hosts often forbid or rename.
+type redisFacts struct {
+	values  map[string]string
+	refused []string // commands
+}
+
+// facts asks for what decides whether sessions last.
+func (s *redisStore) facts(ctx context.Context) (*redisFacts, error) {
+	var f *redisFacts
+	_, err := s.attempt(ctx, func(ctx context.Context, c redis.Conn) (any, error) {
+		f = &redisFacts{values: map[string]string{}}
+		info, err := redis.String(redis.DoContext(c, ctx, "INFO"))
+		if err := f.note("INFO", err); err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(info) {
+			if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+				f.values[name] = value
+			}
+		}
+		for _, name := range []string{"appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy"} {
+			pair, err := redis.Strings(redis.DoContext(c, ctx, "CONFIG", "GET", name))
+			if err != nil {
+				return nil, f.note("CONFIG", err)
+			}
+			if len(pair) == 2 {
+				f.values[name] = pair[1]
+			}
+		}
+		return nil, nil
+	})
+	return f, err
+}
+
+// note takes an error that Redis answered with for a refusal; any other remains
+// one.
+func (f *redisFacts) note(command string, err error) error {
+	var reply redis.Error
+	if errors.As(err, &reply) {
+		f.refused = append(f.refused, command)
+		return nil
+	}
+	return err
+}
+
+// first is the first of these that Redis told.
+func (f *redisFacts) first(names ...string) (value string, known bool) {
+	for _, name := range names {
+		if value, known = f.values[name]; known {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// appends says whether there is an append-only file.
+func (f *redisFacts) appends() (yes, known bool) {
+	value, known := f.first("appendonly", "aof_enabled")
+	return value == "yes" || value == "1", known
+}
+
 // milliseconds rounds up: a value has to live for at least d, and Redis takes no
 // time to live of nothing.
 func milliseconds(d time.Duration) int64 {
