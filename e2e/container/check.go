@@ -1,7 +1,8 @@
 // Command container checks, without a Docker engine, the Dockerfile and the
 // docker-compose.yml of the folder that it is given. They are read by the
 // parsers of Docker's own builder and of Docker Compose. On success it prints the
-// command that builds the binary, so that a test builds it as the image does.
+// command that builds the binary and its bill of materials, so that a test builds
+// them as the image does.
 package main
 
 import (
@@ -103,7 +104,7 @@ func (r *report) checkBuild(stage *instructions.Stage) (build string) {
 	}
 	modules := slices.Index(steps, "RUN go mod download")
 	r.want(modules >= 0 && modules < slices.Index(steps, "COPY . ."), "modules are not downloaded before the code is copied: %q", steps)
-	for _, part := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w"`} {
+	for _, part := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w"`, "go run ./sbom /out/apiproxy >/out/sbom.cdx.json"} {
 		r.want(strings.Contains(build, part), "the build command %q lacks %s", build, part)
 	}
 	return build
@@ -128,9 +129,10 @@ func (r *report) checkImage(stage *instructions.Stage) {
 		case *instructions.CopyCommand:
 			found["certificates"] = found["certificates"] || c.DestPath == "/etc/ssl/certs/ca-certificates.crt"
 			found["binary"] = found["binary"] || c.DestPath == "/apiproxy"
+			found["bill of materials"] = found["bill of materials"] || c.DestPath == "/sbom.cdx.json"
 		}
 	}
-	for _, part := range []string{"user", "port", "entry point", "health check", "certificates", "binary"} {
+	for _, part := range []string{"user", "port", "entry point", "health check", "certificates", "binary", "bill of materials"} {
 		r.want(found[part], "the image has no %s, or not the right one", part)
 	}
 }
