@@ -58,6 +58,7 @@ func (s *server) finish(w *statusWriter, r *http.Request, x *exchange) {
 	case p == http.ErrAbortHandler:
 		x.breakOff(cutOffReason(x))
 	}
+	s.recordStatus(w, r, x)
 	s.logExchange(w, r, x)
 	x.cancel(errAnswerOver)
 	if p != nil {
@@ -78,7 +79,7 @@ func (s *server) logExchange(w *statusWriter, r *http.Request, x *exchange) {
 	switch {
 	case x.outcome == outcomeUpstreamError || x.outcome == outcomeIncomplete:
 		level = slog.LevelWarn
-	case x.route == "/health" || x.route == "/ready":
+	case x.route == "/health" || x.route == "/ready" || x.route == "/status":
 		level = slog.LevelDebug
 	}
 	if !s.log.Enabled(context.Background(), level) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	_ "embed"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -27,6 +26,7 @@ type server struct {
 	mask     *mask
 	models   *modelCache
 	sessions *sessions
+	status   *statusBook
 	upstream *upstream
 	proxy    *httputil.ReverseProxy
 	mux      *http.ServeMux
@@ -43,7 +43,7 @@ type server struct {
 func newServer(cfg *config, store Store, log *slog.Logger) *server {
 	s := &server{
 		cfg: cfg, log: log, store: store,
-		keys: newKeyring(cfg), forwards: forwardedHeaders(cfg), disguises: disguises(cfg), signature: signature(cfg), mask: newMask(cfg), sessions: newSessions(store, log),
+		keys: newKeyring(cfg), forwards: forwardedHeaders(cfg), disguises: disguises(cfg), signature: signature(cfg), mask: newMask(cfg), sessions: newSessions(store, log), status: newStatusBook(),
 		upstream: newUpstream(cfg), mux: http.NewServeMux(), started: time.Now(),
 	}
 	s.replays, s.upstream.rewrite = newReplays(store), s.rewrite
@@ -78,7 +78,7 @@ type route struct {
 // routes fills the mux: what is open, what takes a key, and the rest.
 func (s *server) routes() {
 	s.serve(func(open http.HandlerFunc) http.HandlerFunc { return open }, []route{
-		{"GET", "/{$}", s.handlePage},
+		{"GET", "/{$}", s.handlePlayground},
 		{"GET", "/health", s.handleHealth},
 		{"GET", "/ready", s.handleReady},
 	})
@@ -103,6 +103,7 @@ func (s *server) routes() {
 		{"DELETE", "/v1/responses/{id}", s.storedHere(s.handleDeleteResponse)},
 		{"GET", "/v1/responses/{id}/input_items", s.storedHere(s.handleInputItems)},
 		{"POST", "/v1/responses/{id}/cancel", s.storedHere(s.handleCancelResponse)},
+		{"GET", "/status", s.handleStatus},
 		{"GET", "/context/{session_id...}", s.handleContext},
 		{"DELETE", "/context/{session_id...}", s.handleDeleteContext},
 	})
@@ -388,18 +389,6 @@ func (s *server) handleReady(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, code, struct {
 		Status string `json:"status"`
 	}{status})
-}
-
-//go:embed page.html
-var page []byte
-
-// handlePage serves the page at /, which says what this is and how to use it.
-func (s *server) handlePage(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
-	w.Write(page)
 }
 
 // A storeWatch knows whether the store can be reached, without making anybody
