@@ -81,6 +81,7 @@ const behaviours = {
   'length-call': (x) => speak(x, { calls: callsFor(x).map((c) => ({ ...c, arguments: c.arguments.slice(0, 9) })), finish: 'length' }),
   filter: (x) => speak(x, { text: answer(x), finish: 'content_filter' }),
   cached: (x) => speak(x, { text: answer(x), usage: cachedUsage }),
+  hostile: (x) => speak(x, { reasoning: hostile, text: hostile, calls: [{ id: 'call_1', name: '<img src=x onerror=hacked()>', arguments: hostile }] }),
   'no-usage': (x) => speak(x, { text: answer(x), usage: null }),
   'rate-first': (x) => stream(x, [{ error: { message: 'slow down', code: 429 } }]),
   'call-then-error': (x) => stream(x, [...spokenEvents(x, { calls: callsFor(x) }).slice(0, -2), { error: { message: 'the model fell over', type: 'server_error', param: null, code: 'fell_over' } }]),
@@ -217,6 +218,17 @@ function answerEvents(x) {
 }
 
 const thought = 'I think, <therefore> I answer.';
+// What would run in a page that took an answer for anything but text.
+const hostile = [
+  '<img src=x onerror="hacked()"> <script>hacked()</script> <svg onload="hacked()"></svg> <iframe src="javascript:parent.hacked()"></iframe>',
+  '[one](javascript:hacked()) [two]( JaVaScRiPt:hacked() ) [three](java&#115;cript:hacked()) [four](data:text/html,<script>hacked()</script>) [five](vbscript:hacked())',
+  '[six](https://example.com/"onclick="hacked()) [seven](//evil.example/) [eight](/status) <javascript:hacked()> <a href="javascript:hacked()">nine</a>',
+  '![ten](https://evil.example/pixel.png) ![eleven](javascript:hacked()) ![twelve](data:image/svg+xml,<svg/onload=hacked()>)',
+  '# <img src=x onerror=hacked()>\n\n| <img src=x onerror=hacked()> | b |\n|---|---|\n| [x](javascript:hacked()) | <script>hacked()</script> |',
+  '```"><img src=x onerror=hacked()>\n<script>hacked()</script>\n```',
+  '<style>body{display:none}</style><base href="https://evil.example/"><meta http-equiv="refresh" content="0;url=https://evil.example/"><form action="https://evil.example/"><button>send</button></form>',
+  '> - 1. > <img src=x onerror=hacked()>\n\n**<b onmouseover=hacked()>*`<i>`*</b>**',
+].join('\n\n');
 const signature = 'c2lnbmF0dXJlLW9mLXRoZS10aG91Z2h0';
 const cachedUsage = {
   prompt_tokens: 100, completion_tokens: 5, total_tokens: 105,
