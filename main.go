@@ -421,7 +421,8 @@ func demoBanner(scheme, addr, key string) string {
 	}
 	return strings.NewReplacer("CURL", curl, "URL", localURL(scheme, addr), "AUTH", `-H "Authorization: Bearer `+key+`"`, "KEY", key, "NOTE", note).
 		Replace(`APIProxy demo: URL/v1, key KEY, built-in upstream, sessions in memory.
-Try these in another terminal; Ctrl-C ends the demo.
+Open URL/ in a browser and enter the key, or try these in another terminal;
+Ctrl-C ends the demo.
 NOTE
 # 1. Ask
 CURL -sS URL/v1/chat/completions AUTH -H 'Content-Type: application/json' \
