@@ -311,7 +311,7 @@ async function inert(page, where) {
     }
     return {
       hacked: globalThis.wasHacked,
-      tags: [...new Set(all.map((e) => e.localName))].filter((n) => ['img', 'script', 'iframe', 'style', 'base', 'meta', 'object', 'embed', 'link', 'b:not(.note b)'].includes(n)),
+      tags: [...new Set(all.map((e) => e.localName))].filter((n) => ['img', 'script', 'iframe', 'style', 'base', 'meta', 'object', 'embed', 'link', 'svg', 'i'].includes(n)),
       handlers: all.flatMap((e) => [...e.attributes]).filter((a) => a.name.startsWith('on') || /^\s*(javascript|data|vbscript):/i.test(a.value)).map((a) => a.name),
       links: all.filter((e) => e.localName === 'a').map((e) => [e.protocol, e.rel, e.target].join(' ')),
     };
