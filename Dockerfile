@@ -22,7 +22,7 @@ RUN command -v git || apk add --no-cache git || echo "no git: the binary will no
 
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs="$BUILDVCS" -ldflags "-s -w" -o /out/apiproxy . \
- && go run ./sbom /out/apiproxy >/out/sbom.cdx.json
+ && go run ./e2e/sbom /out/apiproxy >/out/sbom.cdx.json
 
 FROM ${BASE_IMAGE}
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt

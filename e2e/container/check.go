@@ -104,7 +104,7 @@ func (r *report) checkBuild(stage *instructions.Stage) (build string) {
 	}
 	modules := slices.Index(steps, "RUN go mod download")
 	r.want(modules >= 0 && modules < slices.Index(steps, "COPY . ."), "modules are not downloaded before the code is copied: %q", steps)
-	for _, part := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w"`, "go run ./sbom /out/apiproxy >/out/sbom.cdx.json"} {
+	for _, part := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w"`, "go run ./e2e/sbom /out/apiproxy >/out/sbom.cdx.json"} {
 		r.want(strings.Contains(build, part), "the build command %q lacks %s", build, part)
 	}
 	return build

@@ -16,7 +16,7 @@ func TestCheck(t *testing.T) {
 		{"other default", "Dockerfile", "BASE_IMAGE=scratch", "BASE_IMAGE=alpine", "BASE_IMAGE is"},
 		{"cgo", "Dockerfile", "CGO_ENABLED=0 ", "", "lacks CGO_ENABLED=0"},
 		{"not stripped", "Dockerfile", `-ldflags "-s -w"`, "", "lacks -ldflags"},
-		{"no bill", "Dockerfile", "go run ./sbom", "true ./sbom", "lacks go run ./sbom"},
+		{"no bill", "Dockerfile", "go run ./e2e/sbom", "true ./e2e/sbom", "lacks go run ./e2e/sbom"},
 		{"bill left behind", "Dockerfile", "COPY --from=build /out/sbom.cdx.json /sbom.cdx.json", "", "no bill of materials"},
 		{"code before modules", "Dockerfile", "COPY go.mod go.sum ./", "COPY . .", "before the code"},
 		{"root", "Dockerfile", "USER 65532:65532", "USER 0:0", "other than 0"},
