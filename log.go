@@ -188,8 +188,9 @@ type statusWriter struct {
 	control  *http.ResponseController
 	status   int // 0 until the headers are sent
 	bytes    int64
-	err      error     // the client could not be written to
-	deadline time.Time // for the client to take what is written
+	err      error // the client could not be written to
+	began    time.Time
+	deadline time.Duration // after began, for the client to take what is written
 	capture  bool
 	body     []byte // the beginning of it, with LOG_BODIES
 }
@@ -199,7 +200,7 @@ type statusWriter struct {
 const writeTimeout = 2 * time.Minute
 
 func newStatusWriter(w http.ResponseWriter, capture bool) *statusWriter {
-	sw := &statusWriter{ResponseWriter: w, control: http.NewResponseController(w), capture: capture}
+	sw := &statusWriter{ResponseWriter: w, control: http.NewResponseController(w), capture: capture, began: time.Now()}
 	sw.extend() // the connection still has the deadline of the request before this one
 	return sw
 }
@@ -242,8 +243,8 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 func (w *statusWriter) FlushError() error { return w.control.Flush() }
 
 func (w *statusWriter) extend() {
-	if now := time.Now(); w.deadline.Sub(now) < writeTimeout/2 {
-		w.deadline = now.Add(writeTimeout)
-		w.control.SetWriteDeadline(w.deadline)
+	if now := time.Since(w.began); w.deadline-now < writeTimeout/2 {
+		w.deadline = now + writeTimeout
+		w.control.SetWriteDeadline(w.began.Add(w.deadline))
 	}
 }

@@ -167,9 +167,7 @@ func (c *chatStream) see(e event) {
 	for k, v := range members(e.data) {
 		switch string(k) {
 		case "choices":
-			for choice := range elements(v) {
-				c.finished = c.finished || isString(member(choice, "finish_reason"))
-			}
+			c.finished = c.finished || finishes(v)
 		case "error":
 			c.failed = c.failed || !isNull(v)
 		default:
@@ -179,6 +177,20 @@ func (c *chatStream) see(e event) {
 	if c.answer != nil {
 		c.answer.add(e.data)
 	}
+}
+
+// finishes says whether a chunk's choices hold a finish_reason. Nearly all don't,
+// and a look for the bytes shows it: within a string, quotes are escaped.
+func finishes(choices []byte) bool {
+	if bytes.Count(choices, []byte(`"finish_reason"`)) == bytes.Count(choices, []byte(`"finish_reason":null`)) {
+		return false
+	}
+	for choice := range elements(choices) {
+		if isString(member(choice, "finish_reason")) {
+			return true
+		}
+	}
+	return false
 }
 
 // waitForEnd lets the upstream end the answer by itself after [DONE], which

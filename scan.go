@@ -627,21 +627,23 @@ func skipValue(b []byte, i int) int {
 func skipContainer(b []byte, i int) int {
 	depth := 0
 	for i < len(b) {
-		switch b[i] {
-		case '"':
+		c := b[i]
+		if c == '"' {
 			i = skipString(b, i)
 			continue
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth--; depth == 0 {
-				return i + 1
-			}
 		}
 		i++
+		if n := nesting[c]; n != 0 {
+			if depth += int(n); depth == 0 {
+				return i
+			}
+		}
 	}
 	return i
 }
+
+// nesting is by how much a byte outside strings changes the depth.
+var nesting = [256]int8{'{': 1, '[': 1, '}': -1, ']': -1}
 
 // stringStops marks, by the high bit of its byte, the first byte of w that is a
 // quote or a backslash. Bytes after the first mark may be marked wrongly.
