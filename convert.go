@@ -101,6 +101,9 @@ type exchange struct {
 
 	instead func(status int) any // what the client gets in the place of such an error of the upstream's; nil for the error
 
+	streaming bool      // the answer is a stream
+	gaps      gapCounts // of the upstream's stream
+
 	upstreamStatus int
 	firstByte      time.Duration // from the start to the first byte of the upstream's stream, else to its headers; 0 = none came
 	bytesIn        int64

@@ -47,6 +47,7 @@ type diagnosis struct {
 // A doctor is one run of -doctor. What a check learns stays for those after it.
 type doctor struct {
 	s        *server
+	store    Store  // without the counting that the server puts around it
 	key      secret // in mode passthrough, what a client would present
 	mask     *mask
 	patience time.Duration // for one probe
@@ -99,7 +100,7 @@ func newDoctor(cfg *config, store Store, model string, key secret) *doctor {
 		known.APIKey = key
 	}
 	d := &doctor{
-		s: newServer(cfg, store, slog.New(slog.DiscardHandler)), key: key, mask: newMask(&known), patience: probeTimeout,
+		s: newServer(cfg, store, slog.New(slog.DiscardHandler)), store: store, key: key, mask: newMask(&known), patience: probeTimeout,
 		limit: cfg.quirk("max_tokens_field"), model: model,
 	}
 	d.Version, d.Upstream, d.Store = version(), cfg.BaseURL.String(), storeAddress(cfg)

@@ -17,7 +17,7 @@ import (
 const slowStore = 20 * time.Millisecond
 
 func (d *doctor) checkStore(ctx context.Context) finding {
-	r, ok := d.s.store.(*redisStore)
+	r, ok := d.store.(*redisStore)
 	if !ok {
 		return warned("in memory: sessions and stored responses end with the process", "set REDIS_URL to keep them, and to share them between gateways")
 	}
@@ -82,7 +82,7 @@ func redisAdvice(err error) string {
 // redisFacts are nil without a Redis that answers; then there is a finding that
 // says so, or nothing to find.
 func (d *doctor) redisFacts(ctx context.Context) (*redisFacts, finding) {
-	r, ok := d.s.store.(*redisStore)
+	r, ok := d.store.(*redisStore)
 	if !ok {
 		return nil, finding{}
 	}

@@ -21,6 +21,9 @@ const (
 	maxShownBody  = 8 << 10
 )
 
+// requestMessage is the message of a request's log line.
+const requestMessage = "request"
+
 // logged makes the exchange of each request, answers panics, and writes one log
 // line when it is over.
 func (s *server) logged(next http.HandlerFunc) http.Handler {
@@ -59,6 +62,7 @@ func (s *server) finish(w *statusWriter, r *http.Request, x *exchange) {
 		x.breakOff(cutOffReason(x))
 	}
 	s.recordStatus(w, r, x)
+	s.observe(x, w.answered(x))
 	s.logExchange(w, r, x)
 	x.cancel(errAnswerOver)
 	if p != nil {
@@ -79,25 +83,21 @@ func (s *server) logExchange(w *statusWriter, r *http.Request, x *exchange) {
 	switch {
 	case x.outcome == outcomeUpstreamError || x.outcome == outcomeIncomplete:
 		level = slog.LevelWarn
-	case x.route == "/health" || x.route == "/ready" || x.route == "/status":
+	case x.route == "/health" || x.route == "/ready" || x.route == "/status" || x.route == "/metrics":
 		level = slog.LevelDebug
 	}
 	if !s.log.Enabled(context.Background(), level) {
 		return
 	}
-	logLine(s.log.Handler(), level, "request", func(f lineFields) { s.describe(f, w, r, x) })
+	logLine(s.log.Handler(), level, requestMessage, func(f lineFields) { s.describe(f, w, r, x) })
 }
 
 // describe fills the line of a request.
 func (s *server) describe(f lineFields, w *statusWriter, r *http.Request, x *exchange) {
-	status := w.status
-	if x.outcome == outcomeClientClosed && status == 0 {
-		status = 499
-	}
 	f.text("id", x.id)
 	f.text("method", r.Method)
 	f.text("route", x.route)
-	f.count("status", int64(status))
+	f.count("status", int64(w.answered(x)))
 	f.text("outcome", string(x.outcome))
 	f.text("key", x.cred.Label)
 	if x.chat || x.native {
@@ -125,6 +125,9 @@ func (s *server) describe(f lineFields, w *statusWriter, r *http.Request, x *exc
 	}
 	if x.trace != "" {
 		f.text("traceparent", x.trace)
+	}
+	if state := r.Header.Values("Tracestate"); x.trace != "" && len(state) > 0 {
+		f.text("tracestate", printable(strings.Join(state, ",")))
 	}
 	if x.failure != nil {
 		f.text("error", s.unsecret(x, x.failure.Error()))
@@ -203,6 +206,14 @@ func newStatusWriter(w http.ResponseWriter, capture bool) *statusWriter {
 	sw := &statusWriter{ResponseWriter: w, control: http.NewResponseController(w), capture: capture, began: time.Now()}
 	sw.extend() // the connection still has the deadline of the request before this one
 	return sw
+}
+
+// answered is the status that the client got, or 499 when it left before any.
+func (w *statusWriter) answered(x *exchange) int {
+	if x.outcome == outcomeClientClosed && w.status == 0 {
+		return 499
+	}
+	return w.status
 }
 
 // Unwrap lets http.ResponseController reach the connection.

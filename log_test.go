@@ -83,8 +83,8 @@ func TestLogLine(t *testing.T) {
 	}{
 		{"an answer", answerJSON(200, completion("hi")), "POST", "/openai/v1/chat/completions", body, nil, ok, []string{"error", "session", "traceparent", "request_body", "response_body", "dropped"}},
 		{"with an id, a trace and a session", answerJSON(200, completion("hi")), "POST", "/v1/chat/completions", body,
-			[]string{"X-Request-Id: my-id.1:2_3", "Traceparent: 00-abc-def-01", "X-Session-Id: s1"},
-			map[string]any{"id": "my-id.1:2_3", "traceparent": "00-abc-def-01", "session": "s1", "outcome": "ok"}, nil},
+			[]string{"X-Request-Id: my-id.1:2_3", "Traceparent: 00-abc-def-01", "Tracestate: a=1,b=2", "X-Session-Id: s1"},
+			map[string]any{"id": "my-id.1:2_3", "traceparent": "00-abc-def-01", "tracestate": "a=1,b=2", "session": "s1", "outcome": "ok"}, nil},
 		{"a stream", answerStream(textChunk("a"), finishChunk, doneEvent), "POST", "/v1/chat/completions", streamRequest, nil,
 			map[string]any{"stream": true, "status": 200.0, "outcome": "ok", "bytes_out": float64(len(textChunk("a") + finishChunk + doneEvent))}, []string{"prompt_tokens", "error"}},
 		{"a wrong key", answerJSON(200, completion("hi")), "POST", "/v1/chat/completions", body, []string{"Authorization: Bearer wrong"},
@@ -135,10 +135,10 @@ func TestLogLine(t *testing.T) {
 
 func TestLogOpenRoutesQuietly(t *testing.T) {
 	g := newGateway(t, answerJSON(200, ""))
-	for _, path := range []string{"/health", "/ready"} {
-		readAll(t, g.do("GET", path, "", "Authorization: "))
+	for _, path := range []string{"/health", "/ready", "/status", "/metrics"} {
+		readAll(t, g.do("GET", path, ""))
 	}
-	for _, line := range g.logLines(2) {
+	for _, line := range g.logLines(4) {
 		if line["level"] != "DEBUG" {
 			t.Errorf("logged %v", line)
 		}

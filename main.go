@@ -262,6 +262,9 @@ func summary(cfg *config) string {
 		line("clients", "need no key")
 	}
 	line("store", "%s", storeAddress(cfg))
+	if cfg.MetricsAddr != "" {
+		line("metrics", "%s (http, without a key)", cfg.MetricsAddr)
+	}
 	return b.String()
 }
 
@@ -451,6 +454,9 @@ type process struct {
 	http   *http.Server
 	ln     net.Listener
 
+	operatorHTTP *http.Server // on METRICS_ADDR; nil without
+	operatorLn   net.Listener
+
 	inFlight atomic.Int64 // requests that began before the drain
 	draining atomic.Bool
 	cut      context.CancelCauseFunc // ends the context of every request
@@ -463,27 +469,46 @@ func startProcess(values map[string]string, stderr io.Writer) (*process, error) 
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cfg: cfg, log: newLogger(cfg, stderr)}
+	p := &process{cfg: cfg, log: newLogger(cfg, stderr, values)}
 	for _, w := range warnings {
 		p.log.Warn(w)
 	}
 	if p.store, err = newStore(cfg); err != nil {
 		return nil, err
 	}
-	if p.ln, err = net.Listen("tcp", cfg.ListenAddr); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w; set LISTEN_ADDR to another address", err), p.store.Close())
+	if err := p.listen(); err != nil {
+		return nil, errors.Join(err, p.store.Close())
 	}
 	p.server = newServer(cfg, p.store, p.log)
 	p.http = p.newHTTPServer()
+	if p.operatorLn != nil {
+		p.operatorHTTP = p.newOperatorServer()
+	}
 	return p, nil
 }
 
-func newLogger(cfg *config, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == "text" || cfg.LogFormat == "" && isTerminal(w) {
-		return slog.New(slog.NewTextHandler(w, opts))
+// listen opens the addresses that are served, all or none.
+func (p *process) listen() (err error) {
+	if p.ln, err = net.Listen("tcp", p.cfg.ListenAddr); err != nil {
+		return fmt.Errorf("%w; set LISTEN_ADDR to another address", err)
 	}
-	return slog.New(newJSONHandler(w, opts))
+	if p.cfg.MetricsAddr == "" {
+		return nil
+	}
+	if p.operatorLn, err = net.Listen("tcp", p.cfg.MetricsAddr); err != nil {
+		p.ln.Close()
+		return fmt.Errorf("%w; set METRICS_ADDR to another address", err)
+	}
+	return nil
+}
+
+// newLogger is for people on a terminal, which env describes, and for machines
+// elsewhere.
+func newLogger(cfg *config, w io.Writer, env map[string]string) *slog.Logger {
+	if cfg.LogFormat == "text" || cfg.LogFormat == "" && isTerminal(w) {
+		return slog.New(newTerminalHandler(w, cfg.LogLevel, env))
+	}
+	return slog.New(newJSONHandler(w, &slog.HandlerOptions{Level: cfg.LogLevel}))
 }
 
 func isTerminal(w io.Writer) bool {
@@ -516,6 +541,18 @@ func (p *process) newHTTPServer() *http.Server {
 	return s
 }
 
+// newOperatorServer is the server on METRICS_ADDR. It has no part in the drain:
+// figures can be read until the end.
+func (p *process) newOperatorServer() *http.Server {
+	return &http.Server{
+		Handler:           p.server.operatorHandler(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(p.log.Handler(), slog.LevelWarn),
+	}
+}
+
 // counted counts the requests that a drain waits for. A request that the server
 // took before it was told to drain is always among them: it was counted before.
 func (p *process) counted(next http.Handler) http.Handler {
@@ -535,8 +572,13 @@ func (p *process) counted(next http.Handler) http.Handler {
 func (p *process) serve(ctx context.Context) error {
 	p.log.Info("listening", "addr", p.ln.Addr().String(), "scheme", p.cfg.scheme(), "version", version(),
 		"upstream", p.cfg.BaseURL.String(), "auth", string(p.cfg.Auth), "store", p.store.Name())
-	failed := make(chan error, 1)
+	failed := make(chan error, 2)
 	go func() { failed <- p.accept() }()
+	if p.operatorHTTP != nil {
+		p.log.Info("serving metrics", "addr", p.operatorLn.Addr().String())
+		go func() { failed <- p.operatorHTTP.Serve(p.operatorLn) }()
+		defer p.operatorHTTP.Close()
+	}
 	var err error
 	select {
 	case err = <-failed:
@@ -659,14 +701,20 @@ func version() string {
 	return info.Main.Version
 }
 
-// versionLine is what -version prints.
-func versionLine() string {
+// buildSettings are what the build recorded of itself: vcs.revision and the like.
+func buildSettings() map[string]string {
 	build := map[string]string{}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			build[s.Key] = s.Value
 		}
 	}
+	return build
+}
+
+// versionLine is what -version prints.
+func versionLine() string {
+	build := buildSettings()
 	line := "apiproxy " + version()
 	if revision := build["vcs.revision"]; revision != "" {
 		line += " revision " + revision

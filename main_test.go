@@ -369,7 +369,7 @@ func TestVersion(t *testing.T) {
 func TestCheck(t *testing.T) {
 	code, stdout, stderr := runGateway(t, []string{
 		"A4F_BASE_URL=https://api.example.com", "A4F_API_KEY=CANARY-upstream",
-		"APIPROXY_API_KEYS=alice:CANARY-1,CANARY-2", "REDIS_URL=redis://user:CANARY@redis:6379/2", "APIPROXY_NAME=x",
+		"APIPROXY_API_KEYS=alice:CANARY-1,CANARY-2", "REDIS_URL=redis://user:CANARY@redis:6379/2", "APIPROXY_NAME=x", "METRICS_ADDR=127.0.0.1:9090",
 	}, "-check")
 	if code != 0 {
 		t.Fatalf("exit code %d\n%s", code, stderr)
@@ -379,6 +379,7 @@ func TestCheck(t *testing.T) {
   listen    :8000 (http)
   clients   keys: alice, key2
   store     redis://redis:6379/2
+  metrics   127.0.0.1:9090 (http, without a key)
 `
 	if stdout != want {
 		t.Errorf("stdout:\n%s\nwant:\n%s", stdout, want)
@@ -642,6 +643,55 @@ func TestIdleExit(t *testing.T) {
 	}
 }
 
+// TestMetricsAddr: metrics and profiles have a listener of their own, with the gateway
+// from its start to its end, drain included.
+func TestMetricsAddr(t *testing.T) {
+	environ, release := heldUpstream(t)
+	g := startGateway(t, append(environ, "METRICS_ADDR=127.0.0.1:0"))
+	addr := g.addr(t)
+	operator := "http://" + g.stderr.waitFor(t, `"msg":"serving metrics","addr":"([^"]+)"`)
+	rest := beginStream(t, addr)
+	look := func(when string) {
+		t.Helper()
+		if status, body := get(t, operator+"/metrics"); status != 200 || !strings.Contains(body, "\napiproxy_streams_open 1\n") {
+			t.Errorf("%s: GET /metrics = %d %s", when, status, body)
+		}
+	}
+	look("serving")
+	if status, _ := get(t, operator+"/debug/pprof/heap"); status != 200 {
+		t.Errorf("GET /debug/pprof/heap = %d", status)
+	}
+	if status, _ := get(t, "http://"+addr+"/metrics"); status != 401 {
+		t.Errorf("GET /metrics on LISTEN_ADDR without a key = %d", status)
+	}
+	if status, _ := get(t, "http://"+addr+"/debug/pprof/heap"); status == 200 {
+		t.Error("profiles are served on LISTEN_ADDR")
+	}
+	g.stop()
+	g.stderr.waitFor(t, `"msg":"draining"`)
+	look("draining")
+	close(release)
+	io.Copy(io.Discard, rest)
+	if code := g.exit(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if _, err := fresh.Get(operator + "/metrics"); err == nil {
+		t.Error("metrics are served after the end")
+	}
+}
+
+func TestMetricsAddrTaken(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	code, _, stderr := runGateway(t, []string{"LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=" + taken.Addr().String()}, "-demo")
+	if code != 1 || !strings.Contains(stderr, "set METRICS_ADDR to another address") {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+}
+
 func TestHeaderBlockLimit(t *testing.T) {
 	g := startGateway(t, []string{"LISTEN_ADDR=127.0.0.1:0"}, "-demo")
 	addr := g.addr(t)
@@ -749,7 +799,7 @@ func TestRedisDownAtStart(t *testing.T) {
 }
 
 func TestLogFormat(t *testing.T) {
-	for format, want := range map[string]string{"text": "msg=listening", "json": `"msg":"listening"`, "": `"msg":"listening"`} {
+	for format, want := range map[string]string{"text": "  INFO   listening  addr=", "json": `"msg":"listening"`, "": `"msg":"listening"`} {
 		g := startGateway(t, []string{"LISTEN_ADDR=127.0.0.1:0", "LOG_FORMAT=" + format}, "-demo")
 		g.stderr.waitFor(t, "("+regexp.QuoteMeta(want)+")")
 	}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -59,6 +60,9 @@ type modelCache struct {
 	prefix  string     // of store keys
 	static  *modelList // MODELS_STATIC; nil asks the upstream
 	limit   int        // of bytes
+
+	hits, stale, misses atomic.Uint64 // what Get's callers were served
+	warmed              atomic.Int64  // Unix time of the last warm
 
 	base context.Context // of every refresh
 	stop context.CancelCauseFunc
@@ -136,8 +140,15 @@ func (c *modelCache) Get(ctx context.Context, scope string, key secret) (models 
 	}
 	held, refresh := c.look(scope, key)
 	if refresh == nil {
-		return held, !c.fresh(held), nil
+		stale := !c.fresh(held)
+		if stale {
+			c.stale.Add(1)
+		} else {
+			c.hits.Add(1)
+		}
+		return held, stale, nil
 	}
+	c.misses.Add(1)
 	select {
 	case <-refresh.done:
 	case <-ctx.Done():
@@ -172,6 +183,49 @@ func (c *modelCache) look(scope string, key secret) (*modelList, *modelRefresh) 
 		return s.list, nil
 	}
 	return nil, s.refresh
+}
+
+// known is a model by the name under which it counts: one of the list at hand, an
+// alias, or the model that a pattern among the aliases leads to; "" for any other.
+// It never waits.
+func (c *modelCache) known(scope, name string) string {
+	if l := c.held(scope); l != nil {
+		if m, ok := l.find(name); ok {
+			return m.ID
+		}
+	}
+	for _, a := range c.aliases {
+		switch {
+		case a.Pattern == name:
+			return a.Pattern
+		case matchesPattern(a.Pattern, name):
+			return a.Model
+		}
+	}
+	return ""
+}
+
+// held is the list of a scope that is at hand, nil for none.
+func (c *modelCache) held(scope string) *modelList {
+	if c.static != nil {
+		return c.static
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.scopes[scope]; s != nil {
+		return s.list
+	}
+	return nil
+}
+
+// warm refreshes the shared list if it is not fresh, in the background. An upstream
+// that has none is not asked more often than one whose list has grown old.
+func (c *modelCache) warm() {
+	now, last := time.Now().Unix(), c.warmed.Load()
+	if c.static != nil || now-last < int64(max(c.ttl, time.Minute).Seconds()) || !c.warmed.CompareAndSwap(last, now) {
+		return
+	}
+	c.look("", "")
 }
 
 func (c *modelCache) fresh(l *modelList) bool { return time.Since(l.Fetched) < c.ttl }

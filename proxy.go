@@ -269,6 +269,9 @@ func (s *server) handleForward(w http.ResponseWriter, r *http.Request) {
 func (s *server) modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request)
 	err := s.takeAnswer(x, res)
+	if err == nil {
+		s.metrics.streamBegins(x, res)
+	}
 	var e *apiError
 	if errors.As(err, &e) {
 		return answerWithError(x, res, e)
@@ -284,7 +287,7 @@ func (s *server) takeAnswer(x *exchange, res *http.Response) error {
 	if err := decompress(res); err != nil {
 		return err
 	}
-	res.Body = s.watchIdle(x, res.Body)
+	res.Body = s.watchIdle(x, res)
 	switch {
 	case res.StatusCode >= 400:
 		return s.upstreamError(x, res)
@@ -342,12 +345,15 @@ func (s *server) proxyError(w http.ResponseWriter, r *http.Request, err error) {
 
 // watchIdle gives the exchange up when the upstream is silent for too long in
 // the middle of its answer.
-func (s *server) watchIdle(x *exchange, body io.ReadCloser) io.ReadCloser {
+func (s *server) watchIdle(x *exchange, res *http.Response) io.ReadCloser {
 	limit := s.cfg.UpstreamIdleTimeout
 	if limit <= 0 {
-		return body
+		return res.Body
 	}
-	r := &idleReader{src: body, limit: limit, began: x.start, giveUp: func() { x.cancel(errUpstreamSilent) }}
+	r := &idleReader{src: res.Body, limit: limit, began: x.start, giveUp: func() { x.cancel(errUpstreamSilent) }}
+	if isEventStream(res.Header) {
+		r.gaps = &x.gaps
+	}
 	r.mu.Lock()
 	r.timer = time.AfterFunc(limit, r.check)
 	r.mu.Unlock()
@@ -363,6 +369,7 @@ type idleReader struct {
 	began   time.Time
 	waiting atomic.Int64 // when the current Read began, in ns since began; 0 = there is none
 	giveUp  func()
+	gaps    *gapCounts // nil when the body is no stream
 
 	mu     sync.Mutex
 	timer  *time.Timer
@@ -370,7 +377,11 @@ type idleReader struct {
 }
 
 func (r *idleReader) Read(p []byte) (int, error) {
-	r.waiting.Store(int64(time.Since(r.began)))
+	now := time.Since(r.began)
+	if r.gaps != nil {
+		r.gaps.readAt(now)
+	}
+	r.waiting.Store(int64(now))
 	n, err := r.src.Read(p)
 	r.waiting.Store(0)
 	return n, err

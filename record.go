@@ -41,6 +41,7 @@ type sessions struct {
 	flusher bool               // a goroutine is trying to write the queue
 	closed  bool
 
+	turns    turnCounts
 	flushing sync.Mutex    // held while the queue is written, so that it stays in order
 	stop     chan struct{} // closed by Close
 }
@@ -75,7 +76,8 @@ func (s *sessions) waiting(key sessionKey) bool {
 // record writes a turn with its answer, one message's JSON. It returns before
 // the client sees the end of the answer, and does not stop when the client
 // leaves.
-func (s *sessions) record(ctx context.Context, t *sessionTurn, answer []byte, incomplete bool) storing {
+func (s *sessions) record(ctx context.Context, t *sessionTurn, answer []byte, incomplete bool) (became storing) {
+	defer func() { s.turns.add(became) }()
 	t.answer, t.incomplete, t.write.Time = answer, incomplete, time.Now()
 	if t.unplanned == nil {
 		if t.seal(); t.tooLarge() {
@@ -250,7 +252,13 @@ func (s *sessions) Close(ctx context.Context) int {
 }
 
 func (s *sessions) left() int {
+	turns, _ := s.backlog()
+	return turns
+}
+
+// backlog is what waits for the store.
+func (s *sessions) backlog() (turns, bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.queue)
+	return len(s.queue), s.queued
 }

@@ -25,6 +25,7 @@ type server struct {
 
 	mask     *mask
 	models   *modelCache
+	metrics  *metrics
 	sessions *sessions
 	status   *statusBook
 	upstream *upstream
@@ -41,8 +42,10 @@ type server struct {
 }
 
 func newServer(cfg *config, store Store, log *slog.Logger) *server {
+	m := newMetrics()
+	store = measuredStore{store, &m.store}
 	s := &server{
-		cfg: cfg, log: log, store: store,
+		cfg: cfg, log: log, store: store, metrics: m,
 		keys: newKeyring(cfg), forwards: forwardedHeaders(cfg), disguises: disguises(cfg), signature: signature(cfg), mask: newMask(cfg), sessions: newSessions(store, log), status: newStatusBook(),
 		upstream: newUpstream(cfg), mux: http.NewServeMux(), started: time.Now(),
 	}
@@ -104,6 +107,7 @@ func (s *server) routes() {
 		{"GET", "/v1/responses/{id}/input_items", s.storedHere(s.handleInputItems)},
 		{"POST", "/v1/responses/{id}/cancel", s.storedHere(s.handleCancelResponse)},
 		{"GET", "/status", s.handleStatus},
+		{"GET", "/metrics", s.handleMetrics},
 		{"GET", "/context/{session_id...}", s.handleContext},
 		{"DELETE", "/context/{session_id...}", s.handleDeleteContext},
 	})

@@ -247,6 +247,7 @@ func TestWrongMethodNamesAllow(t *testing.T) {
 		{"POST", "/", "GET, HEAD"},
 		{"DELETE", "/health", "GET, HEAD"},
 		{"POST", "/ready", "GET, HEAD"},
+		{"POST", "/metrics", "GET, HEAD"},
 		{"TRACE", "/v1/models", everyMethod},
 		{"TRACE", "/", everyMethod},
 	} {
