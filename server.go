@@ -7,6 +7,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -190,6 +191,10 @@ func (s *server) admitted(next http.HandlerFunc) http.HandlerFunc {
 			writeError(w, x, refused)
 			return
 		}
+		if r.URL.Path == "/" { // the page costs nothing, and is there when nothing else is
+			next(w, r)
+			return
+		}
 		defer s.inFlight.Add(-1)
 		if n := s.inFlight.Add(1); s.cfg.MaxConcurrent > 0 && n > int64(s.cfg.MaxConcurrent) {
 			writeError(w, x, overloadedError())
@@ -207,6 +212,12 @@ func servable(r *http.Request) (*http.Request, *apiError) {
 		return r, err
 	}
 	r = withPath(r, path)
+	if crowded(r.Header) {
+		return r, &apiError{
+			Status: http.StatusRequestHeaderFieldsTooLarge, Type: "invalid_request_error", Code: "too_many_headers", NoRetry: true,
+			Message: "the request has more than " + strconv.Itoa(maxHeaders) + " header lines; send fewer",
+		}
+	}
 	if !asksForWebSocket(r.Header) {
 		return r, nil
 	}
@@ -218,6 +229,18 @@ func servable(r *http.Request) (*http.Request, *apiError) {
 		Status: status, Type: "invalid_request_error", Code: "upgrade_not_supported", NoRetry: true,
 		Message: "this gateway does not serve WebSocket; send the request over plain HTTP",
 	}
+}
+
+// maxHeaders is how many header lines a request may have; clients send some
+// thirty.
+const maxHeaders = 256
+
+func crowded(h http.Header) bool {
+	lines := 0
+	for _, values := range h {
+		lines += len(values)
+	}
+	return lines > maxHeaders
 }
 
 func asksForWebSocket(h http.Header) bool {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -529,6 +531,8 @@ func TestCORS(t *testing.T) {
 	})
 }
 
+// Beyond MAX_CONCURRENT a request is refused in its dialect, whatever it is, before
+// its body is read or invited; what is open is still there.
 func TestMaxConcurrent(t *testing.T) {
 	hold, entered := make(chan struct{}), make(chan struct{}, 2)
 	g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
@@ -553,8 +557,21 @@ func TestMaxConcurrent(t *testing.T) {
 	if e := errorIn(t, body); res.StatusCode != 503 || res.Header.Get("Retry-After") != "1" || codeOf(e) != "server_is_overloaded" {
 		t.Errorf("one too many = %d %v %s", res.StatusCode, res.Header, body)
 	}
-	if res := g.do("GET", "/health", "", "Authorization: "); res.StatusCode != 200 {
-		t.Errorf("health under load = %d", res.StatusCode)
+	for _, c := range vendorClients {
+		res, body := g.post(c.path, c.body)
+		want := map[string]string{"anthropic": "529 overloaded_error", "responses": "503 server_error server_is_overloaded"}[c.name]
+		if got := fmt.Sprint(res.StatusCode, " ", errorOf(t, c.name, body)); got != cmp.Or(want, "503 503 UNAVAILABLE") || res.Header.Get("Retry-After") != "1" {
+			t.Errorf("%s: %s, %v %s", c.name, got, res.Header, body)
+		}
+	}
+	answer := g.speak("POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer " + testKey + "\r\nContent-Length: 60\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
+	if statusOf(answer) != "503" || strings.Contains(answer, " 100 ") {
+		t.Errorf("the body of one too many was invited: %q", answer)
+	}
+	for _, path := range []string{"/health", "/ready", "/"} {
+		if res := g.do("GET", path, "", "Authorization: "); res.StatusCode != 200 {
+			t.Errorf("GET %s under load = %d", path, res.StatusCode)
+		}
 	}
 	close(hold)
 	for range 2 {
