@@ -45,7 +45,9 @@ func (r *chunkReader) read(data []byte) chatChunk {
 			c.ServiceTier = text(v)
 		case "choices":
 			for choice := range elements(v) {
-				c.Deltas = append(c.Deltas, r.choice(choice))
+				if s := r.state(int(intOf(member(choice, "index")))); s != nil {
+					c.Deltas = append(c.Deltas, r.choice(s, choice))
+				}
 			}
 		default:
 			c.Usage.read(k, v)
@@ -69,19 +71,22 @@ func (r *chunkReader) flush() []chatDelta {
 	return rest
 }
 
+// state is that of the choice of an index, nil when there are too many.
 func (r *chunkReader) state(index int) *choiceState {
 	for _, s := range r.choices {
 		if s.index == index {
 			return s
 		}
 	}
+	if len(r.choices) == maxChoices {
+		return nil
+	}
 	s := &choiceState{index: index, think: newThinkSplitter(r.quirk("think"))}
 	r.choices = append(r.choices, s)
 	return s
 }
 
-func (r *chunkReader) choice(raw []byte) chatDelta {
-	s := r.state(int(intOf(member(raw, "index"))))
+func (r *chunkReader) choice(s *choiceState, raw []byte) chatDelta {
 	d := chatDelta{Index: s.index}
 	for k, v := range members(raw) {
 		switch string(k) {
@@ -230,6 +235,9 @@ func (s *choiceState) addText(d *chatDelta, t string) {
 // call takes one entry of tool_calls.
 func (r *chunkReader) call(s *choiceState, d *chatDelta, entry []byte, pos int) {
 	at := s.calls.add(entry, pos)
+	if at < 0 {
+		return
+	}
 	call := s.calls[at]
 	for len(s.args) <= at {
 		s.args = append(s.args, argsState{})

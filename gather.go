@@ -6,6 +6,14 @@ import (
 	"strconv"
 )
 
+// What one answer may hold of a kind. Each is looked for among the others, and
+// more answers nothing that a client can ask; what goes beyond is left out.
+const (
+	maxChoices = 128
+	maxCalls   = 1024 // of a choice
+	maxFields  = 256  // of a message, or of any other object
+)
+
 // An assembler puts the chunks of a chat stream together into the completion
 // that they amount to. Text is joined as it stands in the JSON, escapes and
 // all: nothing is decoded, and a surrogate pair that was split over two chunks
@@ -60,6 +68,9 @@ func (a *assembler) add(chunk []byte) bool {
 
 func (a *assembler) addChoice(raw []byte) {
 	c := a.choice(intOf(member(raw, "index")))
+	if c == nil {
+		return
+	}
 	for k, v := range members(raw) {
 		switch string(k) {
 		case "index":
@@ -79,11 +90,15 @@ func (a *assembler) addChoice(raw []byte) {
 	}
 }
 
+// choice is the choice of an index, nil when there are too many.
 func (a *assembler) choice(index int64) *choice {
 	for _, c := range a.choices {
 		if c.index == index {
 			return c
 		}
+	}
+	if len(a.choices) == maxChoices {
+		return nil
 	}
 	c := &choice{index: index}
 	at, _ := slices.BinarySearchFunc(a.choices, index, func(c *choice, i int64) int { return int(c.index - i) })
@@ -124,7 +139,10 @@ func merge(list []assembled, key, v []byte) []assembled {
 		shape, inner = v[0], v[1:len(v)-1]
 	}
 	i := slices.IndexFunc(list, func(m assembled) bool { return m.key == string(key) })
-	if i < 0 {
+	switch {
+	case i < 0 && len(list) == maxFields:
+		return list
+	case i < 0:
 		return append(list, assembled{string(key), bytes.Clone(inner), shape})
 	}
 	m := &list[i]
@@ -167,7 +185,10 @@ func setLast(list []assembled, key, v []byte) []assembled {
 		return list
 	}
 	i := slices.IndexFunc(list, func(m assembled) bool { return m.key == string(key) })
-	if i < 0 {
+	switch {
+	case i < 0 && len(list) == maxFields:
+		return list
+	case i < 0:
 		return append(list, assembled{key: string(key), raw: bytes.Clone(v)})
 	}
 	if !bytes.Equal(list[i].raw, v) {
@@ -288,7 +309,7 @@ type callList []*toolCall
 
 // add takes one entry of a delta's tool_calls, the pos-th, and returns which call
 // it goes on with. Upstreams differ in what they repeat and what they leave out
-// (dialects E-1 to E-6).
+// (dialects E-1 to E-6). It is -1 for one too many.
 func (l *callList) add(entry []byte, pos int) int {
 	index := int64(-1)
 	if v := member(entry, "index"); !isNull(v) {
@@ -301,6 +322,9 @@ func (l *callList) add(entry []byte, pos int) int {
 		called = custom
 	}
 	call := l.find(index, id, stringContent(member(called, "name")), pos)
+	if call == nil && len(*l) == maxCalls {
+		return -1
+	}
 	if call == nil {
 		call = &toolCall{index: index, custom: isObject(custom)}
 		*l = append(*l, call)

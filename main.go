@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -470,6 +471,8 @@ func startProcess(values map[string]string, stderr io.Writer) (*process, error) 
 		return nil, err
 	}
 	p := &process{cfg: cfg, log: newLogger(cfg, stderr, values)}
+	log.SetFlags(0)
+	log.SetOutput(libraryLog{p.log})
 	for _, w := range warnings {
 		p.log.Warn(w)
 	}
@@ -509,6 +512,17 @@ func newLogger(cfg *config, w io.Writer, env map[string]string) *slog.Logger {
 		return slog.New(newTerminalHandler(w, cfg.LogLevel, env))
 	}
 	return slog.New(newJSONHandler(w, &slog.HandlerOptions{Level: cfg.LogLevel}))
+}
+
+// libraryLog takes what packages write to Go's own log. net/http quotes there the
+// bytes that an upstream sent without being asked: they are an answer, and may hold
+// anything.
+type libraryLog struct{ log *slog.Logger }
+
+func (l libraryLog) Write(line []byte) (int, error) {
+	what, _, _ := strings.Cut(strings.TrimSpace(string(line)), " starting with ")
+	l.log.Warn("a library reports", "what", what)
+	return len(line), nil
 }
 
 func isTerminal(w io.Writer) bool {

@@ -46,6 +46,8 @@ type chatStream struct {
 
 	events eventParser
 	answer *assembler // nil when nobody wants the answer
+	size   int        // bytes so far
+	unkept bool       // the answer was wanted, and got too long
 	line   []byte     // a line that is not whole yet
 	ready  []byte     // to hand on before anything else is read
 	edge   edge       // of what was handed on
@@ -93,6 +95,7 @@ func (c *chatStream) pull(p []byte) ([]byte, error) {
 		c.begun = true
 		c.x.firstByte = time.Since(c.x.start)
 	}
+	c.size += n
 	c.events.feed(p[:n], c.see)
 	c.done = c.done || c.events.atDone()
 	out := p[:n]
@@ -174,8 +177,11 @@ func (c *chatStream) see(e event) {
 			c.x.usage.read(k, v)
 		}
 	}
-	if c.answer != nil {
-		c.answer.add(e.data)
+	if c.answer == nil {
+		return
+	}
+	if c.answer.add(e.data); c.size > maxAnswerBytes {
+		c.answer, c.unkept = nil, true
 	}
 }
 
@@ -247,6 +253,10 @@ func streamError(x *exchange, err error) *apiError {
 // record puts the turn into its session before the client sees out, which holds
 // the end of the answer. If it could not be stored at once, out says so.
 func (c *chatStream) record(out []byte) []byte {
+	if c.unkept && !c.recorded && c.x.session != nil {
+		c.recorded = true
+		return c.note(out, storeTooLarge)
+	}
 	if c.answer == nil || c.recorded || c.failed || len(c.answer.choices) == 0 {
 		return out
 	}
@@ -257,11 +267,23 @@ func (c *chatStream) record(out []byte) []byte {
 	if c.x.session == nil {
 		return out
 	}
-	message := recordable(c.answer.choices[0].appendMessage(nil))
-	stored := c.s.sessions.record(c.x.ctx, c.x.session, message, false)
-	if stored == "" {
-		return out
+	message := c.message()
+	if stored := c.s.sessions.record(c.x.ctx, c.x.session, message, false); stored != "" {
+		return c.note(out, stored)
 	}
+	return out
+}
+
+// message is the answer as it is recorded. A key that came in pieces, and so
+// unmasked, is whole in it.
+func (c *chatStream) message() []byte {
+	m := recordable(c.answer.choices[0].appendMessage(nil))
+	c.s.mask.bytes(m)
+	return m
+}
+
+// note puts in before the end of the answer what became of its turn.
+func (c *chatStream) note(out []byte, stored storing) []byte {
 	rest := []byte(nil)
 	if i := bytes.LastIndex(out, []byte("[DONE]")); i >= 0 {
 		before := wholeLines(out[:i])
@@ -303,5 +325,5 @@ func (c *chatStream) leave() {
 			return
 		}
 	}
-	c.s.sessions.record(c.x.ctx, c.x.session, recordable(first.appendMessage(nil)), !c.finished)
+	c.s.sessions.record(c.x.ctx, c.x.session, c.message(), !c.finished)
 }

@@ -226,6 +226,7 @@ func (s *server) loadChain(x *exchange, body []byte) error {
 // keepResponse stores an answer, and says whether that worked.
 func (s *server) keepResponse(x *exchange) func(storedResponse) bool {
 	return func(r storedResponse) bool {
+		s.mask.bytes(r.Object)
 		if err := saveResponse(context.WithoutCancel(x.ctx), s.store, x.cred.Owner, r, s.cfg.SessionTTL); err != nil {
 			s.log.Warn("a response is not stored", "id", r.ID, "error", err)
 			return false

@@ -186,8 +186,16 @@ func (s *server) admitted(next http.HandlerFunc) http.HandlerFunc {
 		if refused == nil && s.draining.Load() {
 			refused = drainingError()
 		}
-		if refused != nil {
+		if refused == nil && crowded(r.Header) {
+			refused = &apiError{
+				Status: http.StatusRequestHeaderFieldsTooLarge, Type: "invalid_request_error", Code: "too_many_headers", NoRetry: true,
+				Message: "the request has more than " + strconv.Itoa(maxHeaders) + " header lines; send fewer",
+			}
+		}
+		if refused != nil || ambiguous(r) {
 			w.Header().Set("Connection", "close")
+		}
+		if refused != nil {
 			writeError(w, x, refused)
 			return
 		}
@@ -212,12 +220,6 @@ func servable(r *http.Request) (*http.Request, *apiError) {
 		return r, err
 	}
 	r = withPath(r, path)
-	if crowded(r.Header) {
-		return r, &apiError{
-			Status: http.StatusRequestHeaderFieldsTooLarge, Type: "invalid_request_error", Code: "too_many_headers", NoRetry: true,
-			Message: "the request has more than " + strconv.Itoa(maxHeaders) + " header lines; send fewer",
-		}
-	}
 	if !asksForWebSocket(r.Header) {
 		return r, nil
 	}
@@ -241,6 +243,14 @@ func crowded(h http.Header) bool {
 		lines += len(values)
 	}
 	return lines > maxHeaders
+}
+
+// ambiguous says whether another reader may see the end of the request elsewhere.
+// net/http takes the chunked coding though a length stands beside it, passes over
+// any coding in HTTP/1.0, and does not tell; then the connection must not be used
+// again (RFC 9112, section 6.1).
+func ambiguous(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
 }
 
 func asksForWebSocket(h http.Header) bool {

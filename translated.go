@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -182,6 +183,7 @@ func (s *server) recordMessage(x *exchange, c *chatChoice, incomplete bool) stor
 	if err != nil {
 		return storeNotStored
 	}
+	s.mask.bytes(message)
 	return s.sessions.record(x.ctx, x.session, message, incomplete)
 }
 
@@ -219,6 +221,7 @@ type translatedStream struct {
 
 	events eventParser
 	answer chatResponse // so far
+	size   int          // bytes of the upstream's so far
 	buf    []byte       // what is read from src
 	out    []byte       // what the client gets next
 	begun  bool         // the upstream has sent something
@@ -300,9 +303,15 @@ func (t *translatedStream) pull() error {
 		t.begun = true
 		t.x.firstByte = time.Since(t.x.start)
 	}
+	t.size += n
 	t.events.feed(t.buf[:n], t.event)
-	if t.events.tooLong {
+	switch {
+	case t.events.tooLong:
 		t.fail(malformed("an event of its stream is longer than 32 MiB", nil))
+	case t.size > maxAnswerBytes:
+		e := answerTooLong(maxAnswerBytes)
+		e.Message = "the upstream's stream is longer than the " + strconv.Itoa(maxAnswerBytes) + " bytes that this gateway converts"
+		t.fail(e)
 	}
 	switch {
 	case t.failed != nil:

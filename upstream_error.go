@@ -164,7 +164,7 @@ func (e upstreamReport) apiError(status int, m *mask) *apiError {
 		}
 	}
 	return &apiError{
-		Status: to, Type: typ, Code: code, Param: e.param,
+		Status: to, Type: m.text(typ), Code: m.text(code), Param: m.text(e.param),
 		Message: m.text(cmp.Or(e.message, plainMessage(status, nil))),
 		NoRetry: typ == "insufficient_quota" || code == "insufficient_quota",
 		cause:   upstreamStatus(status),
