@@ -16,6 +16,9 @@ import (
 // makes its payload.
 func (s *server) prepareConverted(r *http.Request, x *exchange, from source, body []byte) error {
 	x.source = from.name
+	if err := checkCount(from, body); err != nil {
+		return err
+	}
 	if from.name == responses.name {
 		if err := s.loadChain(x, body); err != nil {
 			return err
@@ -50,6 +53,31 @@ func (s *server) prepareConverted(r *http.Request, x *exchange, from source, bod
 	err = s.prepareChat(r, x, written, p, nil)
 	x.fidelity = fidelityConverted
 	return err
+}
+
+// maxMessages is how many messages and parts of such a converted request may have.
+// Each costs many times its bytes while it is converted, and no conversation comes
+// near.
+const maxMessages = 100_000
+
+// checkCount refuses a request of more. A short body can't hold them.
+func checkCount(from source, body []byte) error {
+	if len(body) < maxMessages*len("{},") {
+		return nil
+	}
+	lists := map[string][2]string{anthropic.name: {"messages", "content"}, responses.name: {"input", "content"}, gemini.name: {"contents", "parts"}}
+	list, parts := lists[from.name][0], lists[from.name][1]
+	n := 0
+	for message := range elements(member(body, list)) {
+		n++
+		for range elements(member(message, parts)) {
+			n++
+		}
+		if n > maxMessages {
+			return badRequest(list, list+" holds more than "+strconv.Itoa(maxMessages)+" messages and parts; send fewer")
+		}
+	}
+	return nil
 }
 
 // peeked is the request as JSON, looked at.

@@ -1,0 +1,3 @@
+module apiproxy/e2e/soak
+
+go 1.26
