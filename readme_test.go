@@ -399,6 +399,31 @@ func TestREADMEQuirks(t *testing.T) {
 	}
 }
 
+// TestREADMEPromises looks for the tests that the README names.
+func TestREADMEPromises(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]bool{}
+	for _, name := range files {
+		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(readText(t, name), -1) {
+			tests[m[1]] = true
+		}
+	}
+	for _, row := range readmeRows(t, readmeEnglish, "promise") {
+		named := codeSpans(row[1])
+		if len(named) == 0 {
+			t.Errorf("nothing proves %q", row[0])
+		}
+		for _, name := range named {
+			if info, err := os.Stat(name); !tests[name] && (err != nil || !info.IsDir()) {
+				t.Errorf("%q is proven by %s, which does not exist", row[0], name)
+			}
+		}
+	}
+}
+
 // codesOf are the texts in backticks of one column.
 func codesOf(rows [][]string, column int) []string {
 	var codes []string

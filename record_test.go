@@ -684,7 +684,7 @@ func BenchmarkSession(b *testing.B) {
 }
 
 // benchServer is a gateway without a log, whose sessions keep so many turns.
-func benchServer(b *testing.B, upstream string, maxTurns int) *server {
+func benchServer(b testing.TB, upstream string, maxTurns int) *server {
 	cfg, _, err := loadConfig(map[string]string{
 		"A4F_BASE_URL": upstream, "APIPROXY_API_KEYS": testKey, "SESSION_MAX_TURNS": fmt.Sprint(maxTurns),
 	})
