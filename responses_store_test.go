@@ -221,7 +221,7 @@ func TestInputItemsPage(t *testing.T) {
 
 // responsesServer is a server with no more than the response routes need.
 func responsesServer(store Store) *server {
-	return &server{cfg: &config{SessionTTL: time.Hour}, store: store, log: slog.New(slog.DiscardHandler)}
+	return &server{mask: newMask(&config{}), cfg: &config{SessionTTL: time.Hour}, store: store, log: slog.New(slog.DiscardHandler)}
 }
 
 // asked calls a handler as testOwner.
