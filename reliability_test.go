@@ -486,7 +486,7 @@ func TestNothingStaysForEver(t *testing.T) {
 	}
 	g := newGateway(t, weatherUpstream, func(c *config) { c.RedisURL = secret(server.url()) })
 	for _, s := range speakers {
-		g.say(s, true, []string{s.user("weather in Oslo")}, "X-Session-Id: s-"+s.name)
+		g.say(s, true, []string{s.user("weather in Oslo")}, "X-Session-Id: s-"+strings.ReplaceAll(s.name, " ", "-"))
 	}
 	g.do("GET", "/v1/models", "")
 	keys, ok := server.do("KEYS", "*").([]any)
