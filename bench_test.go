@@ -49,7 +49,7 @@ func bareProxy(b *testing.B, upstream string) http.Handler {
 			r.Out.Body = readCloser{io.LimitReader(r.Out.Body, r.Out.ContentLength), r.Out.Body}
 		},
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 1024, DisableCompression: true},
-		BufferPool:    &bufferPool{},
+		BufferPool:    &bufferPool{size: copyBuffer},
 		FlushInterval: -1,
 	}
 }

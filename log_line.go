@@ -80,7 +80,9 @@ func (l *jsonLine) text(key, value string)    { *l = appendQuoted(l.key(key), va
 func (l *jsonLine) count(key string, n int64) { *l = strconv.AppendInt(l.key(key), n, 10) }
 func (l *jsonLine) flag(key string, on bool)  { *l = strconv.AppendBool(l.key(key), on) }
 func (l *jsonLine) milliseconds(key string, d time.Duration) {
-	*l = strconv.AppendFloat(l.key(key), inMilliseconds(d), 'f', -1, 64)
+	us := d.Microseconds()
+	b := strconv.AppendInt(l.key(key), us/1000, 10)
+	*l = append(b, '.', '0'+byte(us/100%10), '0'+byte(us/10%10), '0'+byte(us%10))
 }
 
 // attrFields are a line's fields as slog has them.

@@ -49,14 +49,8 @@ const (
 	healthTimeout = 3 * time.Second
 )
 
-// ballast is never touched, so it takes up address space alone. The collector
-// counts it as in use and so lets as much garbage gather before it runs, where it
-// would run after each 4 MiB: most of a gateway's memory is of one request, and
-// little lives on.
-var ballast = make([]byte, 64<<20)
-
 func main() {
-	defer runtime.KeepAlive(ballast)
+	tuneGC()
 	// A log reader that goes away must not take the gateway with it.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -37,6 +37,7 @@ func newUpstream(cfg *config) *upstream {
 		TLSHandshakeTimeout:    10 * time.Second,
 		ResponseHeaderTimeout:  cfg.UpstreamTimeout,
 		MaxIdleConnsPerHost:    1024,
+		ReadBufferSize:         2 << 10, // what is read whole passes it by
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxUpstreamHeader,
 		DisableCompression:     true, // a compressed stream delays tokens, and hides them from the reader
@@ -203,14 +204,15 @@ func (r *replayReader) Read(p []byte) (int, error) {
 
 func (r *replayReader) Close() error { return nil }
 
-func (s *server) newProxy() *httputil.ReverseProxy {
+// newProxy makes the proxy, whose copy buffers are of that size.
+func (s *server) newProxy(buffer int) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite:        func(*httputil.ProxyRequest) {}, // the request is final when it gets here
 		Transport:      s.upstream,
 		ModifyResponse: s.modifyResponse,
 		ErrorHandler:   s.proxyError,
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		BufferPool:     &bufferPool{},
+		BufferPool:     &bufferPool{size: buffer},
 		FlushInterval:  -1,
 	}
 }
@@ -250,6 +252,10 @@ func (s *server) sendTo(w http.ResponseWriter, r *http.Request, to *url.URL) {
 	out.TransferEncoding, out.Trailer = nil, nil
 	if x.payload.pieces != nil {
 		out.Body, out.ContentLength = http.NoBody, 0
+	}
+	if x.chat && x.stream {
+		s.streams.ServeHTTP(w, &out)
+		return
 	}
 	s.proxy.ServeHTTP(w, &out)
 }
@@ -411,13 +417,23 @@ func (r *idleReader) Close() error {
 }
 
 // bufferPool hands ReverseProxy its copy buffers.
-type bufferPool struct{ pool sync.Pool }
+type bufferPool struct {
+	size int
+	pool sync.Pool
+}
+
+// Sizes of copy buffers. A stream comes in small pieces and keeps its buffer for
+// minutes.
+const (
+	copyBuffer   = 32 << 10
+	streamBuffer = 4 << 10
+)
 
 func (p *bufferPool) Get() []byte {
 	if b, ok := p.pool.Get().(*[]byte); ok {
 		return *b
 	}
-	return make([]byte, 32<<10)
+	return make([]byte, p.size)
 }
 
 func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }

@@ -435,8 +435,8 @@ func TestBodyIsLetGo(t *testing.T) {
 		<-release
 		answerStream(finishChunk, doneEvent)(w, r)
 	}))
-	spy := &payloadSpy{next: g.server.proxy.Transport}
-	g.server.proxy.Transport = spy
+	spy := &payloadSpy{next: g.server.streams.Transport}
+	g.server.streams.Transport = spy
 	res := g.do("POST", "/v1/chat/completions", streamRequest[:len(streamRequest)-1]+`,"x":"`+strings.Repeat("x", 8<<20)+`"}`)
 	io.ReadFull(res.Body, make([]byte, len(textChunk("a"))))
 	eventually(t, "the release of the body", func() bool {

@@ -31,6 +31,7 @@ type server struct {
 	status   *statusBook
 	upstream *upstream
 	proxy    *httputil.ReverseProxy
+	streams  *httputil.ReverseProxy // the same for chat streams
 	mux      *http.ServeMux
 
 	replays     *replays
@@ -52,7 +53,7 @@ func newServer(cfg *config, store Store, log *slog.Logger) *server {
 	}
 	s.replays, s.upstream.rewrite = newReplays(store), s.rewrite
 	s.models = newModelCache(store, s.fetchModels, cfg, log)
-	s.proxy = s.newProxy()
+	s.proxy, s.streams = s.newProxy(copyBuffer), s.newProxy(streamBuffer)
 	s.watch = watchStore(store, log)
 	s.routes()
 	return s
@@ -254,6 +255,9 @@ func ambiguous(r *http.Request) bool {
 }
 
 func asksForWebSocket(h http.Header) bool {
+	if len(h["Upgrade"]) == 0 {
+		return false
+	}
 	for protocol := range strings.SplitSeq(strings.Join(h["Upgrade"], ","), ",") {
 		name, _, _ := strings.Cut(strings.TrimSpace(protocol), "/")
 		if strings.EqualFold(name, "websocket") {
@@ -308,6 +312,10 @@ var apiRoots = []string{
 // vendor prefix taken off, its /v1 put on. A path that two readers could take
 // for two different ones is refused.
 func canonicalPath(escaped string) (string, *apiError) {
+	switch escaped {
+	case "/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/models", "/v1/embeddings":
+		return escaped, nil // most requests, and canonical
+	}
 	if !strings.HasPrefix(escaped, "/") || strings.Contains(escaped, "//") {
 		return "", badPath()
 	}
