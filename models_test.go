@@ -789,15 +789,3 @@ func TestHandleModelsScope(t *testing.T) {
 		})
 	}
 }
-
-func BenchmarkHandleModels(b *testing.B) {
-	c := newModelCache(&modelStore{}, (&modelUpstream{body: "[" + strings.TrimSuffix(numberedIDs(300), ",") + "]"}).fetch,
-		modelConfig(time.Hour), slog.New(slog.DiscardHandler))
-	defer c.Close()
-	h := modelServer(authOff, c)
-	r := httptest.NewRequest("GET", "/v1/models", nil)
-	b.ReportAllocs()
-	for b.Loop() {
-		h.ServeHTTP(httptest.NewRecorder(), r)
-	}
-}

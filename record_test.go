@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -650,52 +649,4 @@ func TestCancelledTurnsDoNotMix(t *testing.T) {
 			}
 		}
 	})
-}
-
-// BenchmarkSession is a 2 KB chat request to a session of so many turns, against
-// one without a session.
-func BenchmarkSession(b *testing.B) {
-	for _, turns := range []int{-1, 0, 10, 1000} {
-		b.Run(fmt.Sprintf("turns=%d", turns), func(b *testing.B) {
-			up := httptest.NewServer(answerJSON(200, completion("a short answer")))
-			defer up.Close()
-			s := benchServer(b, up.URL, max(turns, 1))
-			body := `{"model":"m","messages":` + arrayOf(userMsg(strings.Repeat("word ", 400))) + `}`
-			for i := range turns {
-				turn := testTurnOf(sessionKey{ownerOf(testKey), "s"}, fmt.Sprintf("question %d %s", i, strings.Repeat("w ", 100)))
-				s.sessions.record(b.Context(), turn, []byte(assistantMsg("a short answer")), false)
-			}
-			h := s.Handler()
-			b.ReportAllocs()
-			for b.Loop() {
-				r := httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(body))
-				r.Header.Set("Authorization", "Bearer "+testKey)
-				if turns >= 0 {
-					r.Header.Set("X-Session-Id", "s")
-				}
-				w := httptest.NewRecorder()
-				h.ServeHTTP(w, r)
-				if w.Code != 200 {
-					b.Fatalf("status %d, %s", w.Code, w.Body)
-				}
-			}
-		})
-	}
-}
-
-// benchServer is a gateway without a log, whose sessions keep so many turns.
-func benchServer(b testing.TB, upstream string, maxTurns int) *server {
-	cfg, _, err := loadConfig(map[string]string{
-		"A4F_BASE_URL": upstream, "APIPROXY_API_KEYS": testKey, "SESSION_MAX_TURNS": fmt.Sprint(maxTurns),
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	store, err := newStore(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	s := newServer(cfg, store, slog.New(slog.DiscardHandler))
-	b.Cleanup(func() { s.Close(context.Background()) })
-	return s
 }

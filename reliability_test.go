@@ -298,7 +298,7 @@ func startGatewayProcess(t *testing.T, environ ...string) *gatewayProcess {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.kill)
-	b.t, b.URL = t, "http://"+b.err.waitFor(t, `"?msg"?[:=]"?listening"?[, ]"?addr"?[:=]"?([^", ]+)`)
+	b.t, b.URL = t, "http://"+b.err.waitFor(t, `listening"?[, ]+"?addr"?[:=]"?([^", ]+)`)
 	return b
 }
 

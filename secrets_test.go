@@ -109,7 +109,7 @@ func TestCanaries(t *testing.T) {
 // dumpRedis is all that the gateway's store holds, names and values.
 func dumpRedis(t *testing.T, g *gateway) string {
 	t.Helper()
-	s := g.server.store.(*redisStore)
+	s := g.server.store.(measuredStore).Store.(*redisStore)
 	var b strings.Builder
 	do := func(args ...any) any {
 		t.Helper()
