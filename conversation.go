@@ -118,9 +118,17 @@ func (c *conversation) startsWith(m chainMark) bool {
 }
 
 // from are the messages from the i-th on, copied.
-func (c *conversation) from(i int) turnMessages {
-	var m turnMessages
-	for ; i < len(c.list); i++ {
+func (c *conversation) from(i int) turnMessages { return c.part(i, len(c.list)) }
+
+// part are the messages from the i-th up to the end-th, copied, with room for an
+// answer's digest.
+func (c *conversation) part(i, end int) turnMessages {
+	size := 0
+	for _, m := range c.list[i:end] {
+		size += len(m.raw) + len(",")
+	}
+	m := turnMessages{make([]byte, 0, size), make([]string, 0, end-i+1)}
+	for ; i < end; i++ {
 		m.add(c.list[i].raw, c.digest(i))
 	}
 	return m
@@ -129,14 +137,15 @@ func (c *conversation) from(i int) turnMessages {
 // turns cuts the conversation before each message that follows an answer; the
 // last turn is the one still to be answered.
 func (c *conversation) turns() []turnMessages {
-	list := []turnMessages{{}}
+	var list []turnMessages
+	begin := 0
 	for i, m := range c.list {
 		if i > 0 && c.list[i-1].role == "assistant" && m.role != "tool" && m.role != "assistant" {
-			list = append(list, turnMessages{})
+			list = append(list, c.part(begin, i))
+			begin = i
 		}
-		list[len(list)-1].add(m.raw, c.digest(i))
 	}
-	return list
+	return append(list, c.part(begin, len(c.list)))
 }
 
 // answered is the index of the first message after the last answer.

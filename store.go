@@ -5,8 +5,8 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -152,12 +152,14 @@ func (w threadWrite) marks() (before, after chainMark) {
 // by the same one does nothing, so that a repetition which arrives late leaves
 // the turns that were appended meanwhile.
 func (w threadWrite) fingerprint() string {
-	h := sha1.New()
-	fmt.Fprintf(h, "%d %d %s", w.Time.UnixNano(), w.Base.Messages, w.Base.Hash)
+	b := strconv.AppendInt(nil, w.Time.UnixNano(), 10)
+	b = strconv.AppendInt(append(b, ' '), int64(w.Base.Messages), 10)
+	b = append(append(b, ' '), w.Base.Hash...)
 	for _, t := range w.Turns {
-		fmt.Fprintf(h, " %s", t.ID)
+		b = append(append(b, ' '), t.ID...)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	sum := sha1.Sum(b)
+	return hex.EncodeToString(sum[:])
 }
 
 // chainMark is a place in a thread's running hash: how many messages were
