@@ -79,13 +79,6 @@ func (s *server) openBody(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// How much memory a body is believed to need before anything of it has come:
-// what it declares, up to a limit.
-const (
-	maxBodyGuess = 1 << 20
-	unknownBody  = 4 << 10
-)
-
 // readBody reads a request's body whole, within the limits.
 func (s *server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if err := s.openBody(w, r); err != nil {
@@ -94,11 +87,7 @@ func (s *server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.Body == nil {
 		return nil, nil
 	}
-	size := unknownBody
-	if n := r.ContentLength; n > 0 {
-		size = int(min(n, maxBodyGuess))
-	}
-	body, l, err := readWhole(r.Body, size)
+	body, l, err := readWhole(r.Body, r.ContentLength)
 	if err != nil {
 		return nil, bodyError(err)
 	}

@@ -65,15 +65,26 @@ func (l *lease) buffer(size int) []byte {
 	return l.buf[:0]
 }
 
-// readWhole reads r to its end into a buffer for about size bytes, which grows
-// when there are more.
-func readWhole(r io.Reader, size int) ([]byte, *lease, error) {
+// How much memory a body is believed to need before anything of it has come.
+const (
+	maxBodyGuess = 1 << 20 // at most, whatever it declares
+	unknownBody  = 4 << 10 // when it declares nothing
+)
+
+// readWhole reads r to its end. declared is how long it says that it is, or less
+// than 0.
+func readWhole(r io.Reader, declared int64) ([]byte, *lease, error) {
+	size := unknownBody
+	if declared > 0 {
+		size = int(min(declared, maxBodyGuess))
+	}
 	l := newLease(size)
 	b := l.buffer(size)
 	for {
 		if len(b) == cap(b) {
-			larger := newLease(2 * cap(b))
-			b = append(larger.buffer(2*cap(b)), b...)
+			size := nextSize(cap(b), declared)
+			larger := newLease(size)
+			b = append(larger.buffer(size), b...)
 			l.letGo()
 			l = larger
 		}
@@ -87,4 +98,14 @@ func readWhole(r io.Reader, size int) ([]byte, *lease, error) {
 			return nil, nil, err
 		}
 	}
+}
+
+// nextSize is the size of the buffer after a full one. A body that has sent an
+// eighth of what it declares is believed: a large one must not be copied again and
+// again, and held twice each time.
+func nextSize(size int, declared int64) int {
+	if declared > int64(size) {
+		return int(min(declared, 8*int64(size)))
+	}
+	return 2 * size
 }

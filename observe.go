@@ -158,7 +158,13 @@ func (c *chatStream) holdLine(out []byte) []byte {
 	return out
 }
 
-func wholeLines(b []byte) []byte { return b[:1+bytes.LastIndexAny(b, "\r\n")] }
+func wholeLines(b []byte) []byte {
+	end := len(b)
+	for end > 0 && b[end-1] != '\n' && b[end-1] != '\r' {
+		end--
+	}
+	return b[:end]
+}
 
 // see reads one event.
 func (c *chatStream) see(e event) {

@@ -175,7 +175,10 @@ type edge struct {
 
 // pass takes the next bytes that are handed on.
 func (e *edge) pass(b []byte) {
-	end := len(bytes.TrimRight(b, "\r\n"))
+	end := len(b)
+	for end > 0 && (b[end-1] == '\n' || b[end-1] == '\r') {
+		end--
+	}
 	if end > 0 {
 		e.missing, e.afterCR = 2, false
 	}
