@@ -102,7 +102,7 @@ func (s *server) describe(f lineFields, w *statusWriter, r *http.Request, x *exc
 	f.text("key", x.cred.Label)
 	if x.chat || x.native {
 		f.text("dialect", cmp.Or(x.source, x.dialect.name))
-		f.text("model", printable(x.model))
+		f.text("model", s.unsecret(x, printable(x.model)))
 		f.flag("stream", x.stream)
 		f.text("fidelity", string(x.fidelity))
 	}
@@ -110,7 +110,7 @@ func (s *server) describe(f lineFields, w *statusWriter, r *http.Request, x *exc
 		f.text("dropped", strings.Join(x.dropped, ","))
 	}
 	if x.session != nil {
-		f.text("session", x.session.key.ID)
+		f.text("session", s.unsecret(x, x.session.key.ID))
 	}
 	if x.upstreamStatus != 0 {
 		f.count("upstream_status", int64(x.upstreamStatus))

@@ -225,3 +225,13 @@ func TestLogBodies(t *testing.T) {
 		}
 	})
 }
+
+// A client that puts its key where a name belongs finds it in no log.
+func TestKeysAsNames(t *testing.T) {
+	g := newGateway(t, answerJSON(200, completion("hi")))
+	g.ok(chatPath, `{"model":"`+testKey+`","messages":[{"role":"user","content":"hi"}]}`, "X-Session-Id: "+testKey)
+	line := g.logLine()
+	if model, session := line["model"].(string), line["session"].(string); strings.Contains(model+session, testKey) || model == "" || session == "" {
+		t.Errorf("logged %v", line)
+	}
+}
