@@ -41,6 +41,7 @@ func buffered(w http.ResponseWriter, r *http.Request, body string) bool {
 }
 
 func TestDoctorUpstreams(t *testing.T) {
+	t.Parallel()
 	html := func(status int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/html")

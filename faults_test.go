@@ -203,6 +203,7 @@ func TestStreamFaults(t *testing.T) {
 // TestUpstreamGoesSilent: silence ends in an error too, before and in an answer, and
 // so does an upstream that sends its head byte by byte for ever.
 func TestUpstreamGoesSilent(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, answer string
 		drip         bool

@@ -45,6 +45,7 @@ func TestHeaderFlood(t *testing.T) {
 // requests, the second is never answered on the same connection, and what hides in
 // a body stays in it.
 func TestSmuggling(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, echoPath)
 	const hidden = "GET /v1/smuggled HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + testKey + "\r\nConnection: close\r\n\r\n"
 	head := "POST /v1/embeddings HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer " + testKey + "\r\n"

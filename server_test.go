@@ -657,6 +657,7 @@ func newMoodyStore(t *testing.T) *moodyStore {
 }
 
 func TestHealthFollowsTheStore(t *testing.T) {
+	t.Parallel()
 	store := newMoodyStore(t)
 	store.down.Store(true)
 	g := newGatewayOn(t, store, echoPath)
