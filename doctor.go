@@ -110,14 +110,7 @@ func newDoctor(cfg *config, store Store, model string, key secret) *doctor {
 
 // diagnose is -doctor. Its error says that something is broken.
 func diagnose(ctx context.Context, values map[string]string, o options, stdout, stderr io.Writer) error {
-	cfg, warnings, err := configure(values)
-	for _, w := range warnings {
-		fmt.Fprintln(stderr, "warning:", w)
-	}
-	if err != nil {
-		return err
-	}
-	store, err := newStore(cfg)
+	cfg, store, err := configureAtTerminal(values, stderr)
 	if err != nil {
 		return err
 	}

@@ -219,16 +219,23 @@ func configure(values map[string]string) (*config, []string, error) {
 	return cfg, warnings, nil
 }
 
-// check is -check: it reports what serving would, and touches no network.
-func check(values map[string]string, stdout, stderr io.Writer) error {
+// configureAtTerminal is for a command that ends: it warns on stderr, and opens the
+// store that the configuration asks for.
+func configureAtTerminal(values map[string]string, stderr io.Writer) (*config, Store, error) {
 	cfg, warnings, err := configure(values)
 	for _, w := range warnings {
 		fmt.Fprintln(stderr, "warning:", w)
 	}
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	store, err := newStore(cfg)
+	return cfg, store, err
+}
+
+// check is -check: it reports what serving would, and touches no network.
+func check(values map[string]string, stdout, stderr io.Writer) error {
+	cfg, store, err := configureAtTerminal(values, stderr)
 	if err != nil {
 		return err
 	}
