@@ -312,9 +312,10 @@ func wholeEvents(out []byte, most int) []byte {
 	if len(out) <= most {
 		return out
 	}
-	for _, end := range []string{"\n\n", geminiFrameEnd, ",\r\n"} {
-		if i := bytes.LastIndex(out[:most], []byte(end)); i >= 0 {
-			return out[:i+len(end)]
+	for end := most; end > 0; {
+		end = bytes.LastIndexByte(out[:end], '\n')
+		if before := out[:max(end, 0)]; bytes.HasSuffix(before, []byte("\n")) || bytes.HasSuffix(before, []byte("\n\r")) || bytes.HasSuffix(before, []byte(",\r")) {
+			return out[:end+1]
 		}
 	}
 	return out[:most]
