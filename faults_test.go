@@ -402,7 +402,7 @@ func TestEndlessStreams(t *testing.T) {
 		res := g.do("POST", c.streamPath, c.streamBody, "X-Session-Id: endless")
 		buf := make([]byte, 1<<20)
 		got, tail := 0, []byte(nil)
-		for next := 0; got < 128<<20; {
+		for next := 0; got < 300<<20; {
 			n, err := res.Body.Read(buf)
 			got += n
 			tail = append(tail[max(0, len(tail)-1000):], buf[max(0, n-1000):n]...)

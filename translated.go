@@ -314,8 +314,9 @@ func wholeEvents(out []byte, most int) []byte {
 	}
 	for end := most; end > 0; {
 		end = bytes.LastIndexByte(out[:end], '\n')
-		if before := out[:max(end, 0)]; bytes.HasSuffix(before, []byte("\n")) || bytes.HasSuffix(before, []byte("\n\r")) || bytes.HasSuffix(before, []byte(",\r")) {
-			return out[:end+1]
+		whole := out[:end+1]
+		if bytes.HasSuffix(whole, []byte("\n\n")) || bytes.HasSuffix(whole, []byte(geminiFrameEnd)) || bytes.HasSuffix(whole, []byte(",\r\n")) {
+			return whole
 		}
 	}
 	return out[:most]
